@@ -1,0 +1,18 @@
+# Each target is one command; what it does is in tools/. See the README.
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+VENV := .venv/bin/python
+
+.PHONY: run test lab lint refresh environment
+run: environment      ## execute the chapters (CHAPTER=01 for one) and make the pages under output/
+	@$(VENV) -m tools.run $(CHAPTER)
+test: environment     ## tests of utils and tools, then every chapter in the quick profile
+	@$(VENV) -m pytest $(ARGS)
+lab: environment      ## open chapter 1 in JupyterLab
+	@$(VENV) -m jupyterlab notebooks/01_autoencoder.ipynb
+lint: environment     ## ruff, valid notebooks, outputs that belong to the code
+	@$(VENV) -m ruff check . && $(VENV) -m tools.lint
+refresh: environment  ## execute the chapters in place, full profile, and store their outputs
+	@$(VENV) -m tools.refresh $(CHAPTER)
+environment:
+	@$(PYTHON) tools/environment.py --constraints "$(CONSTRAINTS)"

@@ -1,0 +1,48 @@
+"""What all chapters have in common."""
+
+import re
+
+import pytest
+
+from tools import address, chapters, lint
+
+PATHS = chapters.find([])
+PARTS = ("**You will learn**", "**In the book**", "**Needs**", "## Summary", "## Exercises", "## References")
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_chapters_are_found():
+    assert [path.stem[:2] for path in PATHS] == [f"{number:02d}" for number in range(1, len(PATHS) + 1)]
+
+
+def test_the_set_up_cell_is_the_same_everywhere_and_holds_the_address():
+    assert lint.set_up_faults(PATHS) == []
+    assert f'"{address.current()}"' in code_cells(chapters.read(PATHS[0]))[0].source
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_chapter_has_its_parts_in_order(path):
+    prose = "\n".join(cell.source for cell in chapters.read(path).cells if cell.cell_type == "markdown")
+    places = [prose.find(part) for part in PARTS]
+    assert -1 not in places, f"missing: {[part for part, place in zip(PARTS, places, strict=True) if place < 0]}"
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_solutions_are_folded_and_every_exercise_has_one(path):
+    notebook = chapters.read(path)
+    exercises = sum(len(re.findall(r"^\*\*\d+\.\*\*", cell.source, re.M)) for cell in notebook.cells)
+    solutions = [cell for cell in code_cells(notebook) if cell.source.startswith("# Solution")]
+    assert exercises == len(solutions) > 0
+    assert all(cell.metadata.get("jupyter", {}).get("source_hidden") for cell in solutions)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_links_between_chapters_and_files_resolve(path):
+    for cell in chapters.read(path).cells:
+        for target in re.findall(r"\]\(([^)#]+)\)", cell.source if cell.cell_type == "markdown" else ""):
+            if not target.startswith(("http", "mailto")):
+                assert (path.parent / target).exists(), f"{target} is not there"

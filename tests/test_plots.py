@@ -1,0 +1,51 @@
+"""Pictures: shown with words, closed, and legible."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from utils import plots
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed: a list of (data, metadata)."""
+    seen = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw, metadata: seen.append((data, metadata)))
+    return seen
+
+
+images = np.random.default_rng(0).random((6, 8, 8, 1))
+
+
+def test_every_picture_has_alternative_text_and_is_closed(shown):
+    plots.image_grid(images, alt="a grid", columns=3, titles=list("abcdef"))
+    plots.image_rows({"first": images, "second": images}, alt="rows", columns=list("abcdef"))
+    plots.curves({"one": ([0, 1], [2, 1])}, alt="a curve", x_label="x", y_label="y", levels={"floor": 0.5})
+    assert [data["text/plain"] for data, _ in shown] == ["a grid", "rows", "a curve"]
+    assert all(data["image/png"].startswith(b"\x89PNG") for data, _ in shown)
+    assert all(metadata["image/png"]["alt"] for _, metadata in shown)
+    assert not plt.get_fignums()
+
+
+def test_ten_classes_have_ten_colours_and_their_names_in_the_legend():
+    labels = np.arange(40) % 10
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    names = [f"class {label}" for label in range(10)]
+    figure, axis = plt.subplots()
+    plots.embedding(axis, points, labels, names)
+    plots.class_legend(axis)
+    colours = {tuple(collection.get_facecolor()[0][:3]) for collection in axis.collections}
+    assert len(colours) == 10
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == names
+    assert axis.get_aspect() == 1.0
+    drawn = axis.collections[3].get_offsets()
+    assert np.allclose(drawn, points[labels == 3]), "a class is drawn where its points are"
+    plt.close(figure)
+
+
+def test_grey_images_keep_their_scale():
+    figure, axis = plt.subplots()
+    plots.draw_image(axis, np.full((4, 4, 1), 0.5))
+    assert axis.images[0].get_clim() == (0, 1), "an image of one grey is grey, not stretched to black"
+    plt.close(figure)

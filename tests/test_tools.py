@@ -1,0 +1,274 @@
+"""The work behind the Makefile: environment, runner, refresh, lint, address, and the guard of the test suite."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from tools import address, chapters, environment, lint, pages, refresh, run
+
+ROOT = chapters.ROOT
+
+
+def notebook(*sources, title="# A chapter"):
+    cells = [nbformat.v4.new_markdown_cell(f"{title}\n[![Open in Colab](x)]({address.colab('09_test.ipynb')})")]
+    return nbformat.v4.new_notebook(cells=cells + [nbformat.v4.new_code_cell(source) for source in sources])
+
+
+@pytest.fixture
+def course_of(tmp_path, monkeypatch):
+    """Makes the tools see a folder of notebooks given as name=(sources, …)."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.setattr(chapters, "NOTEBOOKS", folder)
+    monkeypatch.setenv("COURSE_OUTPUT", str(tmp_path / "output"))
+
+    def make(**notebooks):
+        for name, sources in notebooks.items():
+            nbformat.write(notebook(*sources), folder / f"{name}.ipynb")
+        return folder
+
+    return make
+
+
+# ------------------------------------------------------------------------------------------------ environment
+
+
+def test_python_that_will_not_do_gets_one_line_that_names_the_cure():
+    old = environment.unsuitable((3, 9), importlib.util.find_spec)
+    assert old.startswith("This is Python 3.9") and "make run PYTHON=python3.12" in old and "\n" not in old
+    assert environment.unsuitable((3, 14), importlib.util.find_spec).startswith("This is Python 3.14")
+    assert environment.unsuitable((3, 12), importlib.util.find_spec) is None
+
+
+def test_python_without_venv_gets_one_line():
+    line = environment.unsuitable((3, 11), lambda name: None if name == "ensurepip" else name)
+    assert "no module ensurepip" in line and "python3.11-venv" in line and "PYTHON=python3.12" in line
+
+
+def test_too_little_disk_gets_one_line(tmp_path):
+    assert environment.disk_full(tmp_path, 0.0) is None
+    assert "free some space" in environment.disk_full(tmp_path, 1e9)
+
+
+def test_environment_is_made_again_only_when_its_sources_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "ROOT", str(tmp_path))
+    (tmp_path / "requirements.txt").write_text("keras")
+    first = environment.fingerprint("")
+    assert environment.fingerprint("") == first
+    (tmp_path / "requirements.txt").write_text("keras>3")
+    assert environment.fingerprint("") != first
+    venv = tmp_path / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    assert not environment.is_current(str(venv), first), "an environment that was never finished is not current"
+    (venv / "course-environment").write_text(first)
+    assert not environment.is_current(str(venv), first), "nor is one without its interpreter"
+    (venv / "bin" / "python").write_text("")
+    assert environment.is_current(str(venv), first) or os.name == "nt"
+
+
+def test_failed_installation_shows_why_and_leaves_no_mark(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(environment, "ROOT", str(tmp_path))
+    with pytest.raises(SystemExit, match="Failed while installing"):
+        environment.run([sys.executable, "-c", "print('no such version'); raise SystemExit(1)"], "installing")
+    assert "no such version" in capsys.readouterr().out
+
+
+def test_constraints_satisfy_requirements():
+    from packaging.requirements import Requirement
+
+    ranges = {name.lower().replace("_", "-"): spec for name, spec in _specifiers("requirements.txt").items()}
+    for file in ("constraints.txt", "constraints-colab.txt"):
+        for name, spec in _specifiers(file).items():
+            version = str(spec).removeprefix("==")
+            name = name.lower().replace("_", "-")
+            assert name not in ranges or ranges[name].contains(version), f"{file}: {Requirement(name + str(spec))}"
+
+
+def _specifiers(file):
+    from packaging.requirements import Requirement
+
+    lines = [line.split("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
+    return {r.name: r.specifier for r in (Requirement(line) for line in lines if line)}
+
+
+# ------------------------------------------------------------------------------------------------ run
+
+
+def test_run_writes_pages_names_failures_and_leaves_notebooks_alone(course_of, tmp_path, capsys):
+    folder = course_of(
+        **{"01_good": ("print(1 + 1)",), "02_bad": ("x = 1", "raise ValueError('no luck')", "y = 2"), "03_more": ("3",)}
+    )
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert run.main([]) == 1
+    printed = capsys.readouterr().out
+    assert "02_bad failed at cell 2 of 3: ValueError: no luck" in printed and "2 of 3 chapters" in printed
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    page = (tmp_path / "output" / "pages" / "01_good.html").read_text()
+    assert "<pre>2\n" in page
+    assert (tmp_path / "output" / "pages" / "03_more.html").exists()
+    index = (tmp_path / "output" / "index.html").read_text()
+    assert 'href="pages/01_good.html"' in index
+    executed = chapters.read(tmp_path / "output" / "pages" / "02_bad.ipynb")
+    assert executed.cells[1].execution_count == 1 and executed.cells[3].execution_count is None
+
+
+def test_one_chapter_is_chosen_by_the_start_of_its_name(course_of):
+    course_of(**{"01_good": ("1",), "02_bad": ("2",)})
+    assert [path.stem for path in chapters.find(["02"])] == ["02_bad"]
+    with pytest.raises(SystemExit, match="There is no chapter 07. There are: 01_good, 02_bad"):
+        chapters.find(["07"])
+
+
+def test_pages_need_no_network(course_of):
+    course_of(**{"01_a": ()})
+    source = "Inline $\\hat x^2$ and\n\n$$\\log p = \\sum_i \\log p_i$$\n\n[next](02_vae.ipynb)"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# T"), nbformat.v4.new_markdown_cell(source)])
+    folded = nbformat.v4.new_code_cell("# Solution", metadata={"jupyter": {"source_hidden": True}})
+    book.cells.append(folded)
+    page = pages.to_html(book, "01_a")
+    assert page.count("<math") == 2 and "$" not in page.split("<body")[1]
+    assert 'href="02_vae.html"' in page
+    assert "<details" in page and page.index("<details") < page.index("Solution")
+    assert not re.search(r"<(script|img|link)[^>]+(src|href)=.https?:", page)
+
+
+# ------------------------------------------------------------------------------------------------ refresh and lint
+
+
+def fresh(course_of, *sources):
+    folder = course_of(**{"09_test": sources})
+    assert refresh.main([]) == 0
+    return folder / "09_test.ipynb"
+
+
+def test_refresh_stores_a_normal_form_and_is_idempotent(course_of):
+    path = fresh(course_of, "print('once\\rtwice')", "1 + 1")
+    first = path.read_bytes()
+    assert lint.faults_of(path) == []
+    stored = chapters.read(path)
+    assert stored.cells[1].outputs[0].text == "twice\n"
+    assert stored.metadata.course.code == chapters.code_hash(stored)
+    assert refresh.main([]) == 0
+    assert path.read_bytes() == first
+
+
+def test_refresh_leaves_a_chapter_that_fails_or_warns_as_it_was(course_of, capsys):
+    folder = course_of(**{"01_bad": ("1 / 0",), "02_warns": ("import sys; print('careful', file=sys.stderr)",)})
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert refresh.main([]) == 1
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert "wrote to stderr: careful" in capsys.readouterr().out
+
+
+def change(path, edit):
+    stored = chapters.read(path)
+    edit(stored)
+    nbformat.write(stored, path)
+    return " ".join(lint.faults_of(path))
+
+
+def test_lint_sees_what_is_wrong(course_of):
+    path = fresh(course_of, "x = 1", "print(x)")
+    whole = path.read_bytes()
+
+    def faults(edit):
+        path.write_bytes(whole)
+        return change(path, edit)
+
+    assert "older than its code" in faults(lambda book: book.cells[1].update(source="x = 2"))
+    assert "not executed once" in faults(lambda book: book.cells[2].update(execution_count=7))
+    error = nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[])
+    assert "a stored error, ValueError" in faults(lambda book: book.cells[1].update(outputs=[error]))
+    stderr = nbformat.v4.new_output("stream", name="stderr", text="careful")
+    assert "stored stderr" in faults(lambda book: book.cells[1].update(outputs=[stderr]))
+    home = nbformat.v4.new_output("stream", name="stdout", text="saved in /home/reader/x")
+    assert "path of a machine" in faults(lambda book: book.cells[1].update(outputs=[home]))
+    picture = nbformat.v4.new_output("display_data", data={"image/png": "", "text/plain": "<Figure size 9x9>"})
+    assert "without alternative text" in faults(lambda book: book.cells[1].update(outputs=[picture]))
+    assert "widget state" in faults(lambda book: book.metadata.update(widgets={}))
+    assert "no Colab badge" in faults(lambda book: book.cells[0].update(source="# T"))
+    assert "over 1 MB" in faults(lambda book: book.cells[0].update(source=book.cells[0].source + "x" * 1_000_001))
+    assert "over 100 characters" in faults(lambda book: book.cells[1].update(source="x = " + "1" * 100))
+    assert faults(lambda book: book.cells[0].update(source=book.cells[0].source + " and more prose")) == ""
+    path.write_text("{}")
+    assert "not a valid notebook" in lint.faults_of(path)[0]
+
+
+def test_lint_sees_set_up_cells_that_differ(course_of):
+    folder = course_of(**{"01_a": ("x = 1",), "02_b": ("x = 2",)})
+    assert "set-up cell differs" in lint.set_up_faults(sorted(folder.iterdir()))[0]
+
+
+# ------------------------------------------------------------------------------------------------ address
+
+
+def test_one_command_changes_the_address_everywhere(tmp_path):
+    for name in ("tools/address.py", "README.md", "notebooks/01_autoencoder.ipynb"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    before = chapters.code_hash(chapters.read(tmp_path / "notebooks" / "01_autoencoder.ipynb"))
+    assert address.change("https://github.com/you/fork.git", tmp_path) == 3
+    for path in address.files(tmp_path):
+        text = path.read_text()
+        assert "you/fork" in text and address.short(address.current()) not in text
+    copied = (tmp_path / "tools" / "address.py").read_text()
+    namespace = {"__name__": "address", "__file__": __file__}
+    exec(copied, namespace)
+    assert namespace["current"]() == "https://github.com/you/fork"
+    changed = chapters.read(tmp_path / "notebooks" / "01_autoencoder.ipynb")
+    source = "\0".join(cell.source for cell in changed.cells if cell.cell_type == "code")
+    assert before == _hash(source.replace(namespace["current"](), "ADDRESS"))
+
+
+def _hash(text):
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_an_address_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="not of the form https://github.com/owner/name"):
+        address.change("github.com/you", tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ guard
+
+
+@pytest.fixture
+def small_course(tmp_path):
+    """A copy of the test suite's settings with one test and two notebooks."""
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for folder in ("tests", "notebooks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "tests" / "test_one.py").write_text("def test_one(): pass\n")
+    for name in ("01_a", "02_b"):
+        nbformat.write(notebook("x = 1"), tmp_path / "notebooks" / f"{name}.ipynb")
+
+    def pytest_run(*arguments):
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return pytest_run
+
+
+def test_a_full_run_collects_every_notebook(small_course):
+    result = small_course()
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "02_b.ipynb" in result.stdout
+
+
+def test_a_full_run_that_misses_a_notebook_fails_and_names_it(small_course):
+    result = small_course("--ignore=notebooks/02_b.ipynb")
+    assert result.returncode != 0
+    assert "nbval did not collect 02_b.ipynb" in result.stdout + result.stderr
+
+
+def test_a_few_by_name_are_allowed(small_course):
+    assert small_course("notebooks/01_a.ipynb").returncode == 0

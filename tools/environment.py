@@ -1,0 +1,135 @@
+"""Makes the environment of the course, `.venv`, and brings it up to date; does nothing when it is.
+
+    python3 tools/environment.py [--constraints FILE]
+
+Needs the standard library only, and is written so that an old Python reaches the line that says it is too old.
+`--constraints ""` takes the newest versions in the ranges of requirements.txt.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+OLDEST, NEWEST = (3, 11), (3, 13)
+NEEDED_GIGABYTES = 4.0  # TensorFlow and what it needs take 3 GB, and pip unpacks beside
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Makes or updates the environment .venv of the course.")
+    parser.add_argument("--constraints", default="constraints.txt", help='exact versions; "" for the newest in range')
+    chosen = parser.parse_args().constraints
+    problem = unsuitable(sys.version_info, importlib.util.find_spec)
+    if problem:
+        sys.exit(problem)
+    if chosen and not os.path.exists(os.path.join(ROOT, chosen)):
+        sys.exit("There is no file %s to take exact versions from: check CONSTRAINTS." % chosen)
+    folder = os.path.join(ROOT, ".venv")
+    wanted = fingerprint(chosen)
+    if is_current(folder, wanted):
+        return
+    problem = disk_full(ROOT, NEEDED_GIGABYTES)
+    if problem:
+        sys.exit(problem)
+    build(folder, chosen, wanted)
+
+
+def unsuitable(version, find_spec):
+    """The line that says why this Python will not do, or None."""
+    cure = "use one that will, as in: make run PYTHON=python3.12"
+    if not OLDEST <= tuple(version[:2]) <= NEWEST:
+        return "This is Python %d.%d and the course needs 3.11 to 3.13 (TensorFlow has no other): %s" % (
+            version[0], version[1], cure,
+        )  # fmt: skip
+    absent = [name for name in ("venv", "ensurepip") if find_spec(name) is None]
+    if absent:
+        return "This Python has no module %s (Debian and Ubuntu: apt install python%d.%d-venv): install it, or %s" % (
+            absent[0], version[0], version[1], cure,
+        )  # fmt: skip
+    return None
+
+
+def disk_full(folder, gigabytes):
+    """The line that says that there is too little room, or None."""
+    free = shutil.disk_usage(folder).free / 1e9
+    if free >= gigabytes:
+        return None
+    return "%.1f GB are free in %s and the environment needs %.0f GB (TensorFlow alone takes 3): free some space." % (
+        free, folder, gigabytes,
+    )  # fmt: skip
+
+
+def fingerprint(constraints):
+    """Changes when the requirements, the constraints or the Python do."""
+    digest = hashlib.sha256(("%d.%d %s\n" % (sys.version_info[0], sys.version_info[1], constraints)).encode())
+    for name in ["requirements.txt"] + ([constraints] if constraints else []):
+        with open(os.path.join(ROOT, name), "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def python_of(folder):
+    """The interpreter of an environment."""
+    return os.path.join(folder, "Scripts", "python.exe") if os.name == "nt" else os.path.join(folder, "bin", "python")
+
+
+def is_current(folder, wanted):
+    """Whether the environment was finished with this fingerprint and its interpreter is still there."""
+    try:
+        with open(os.path.join(folder, "course-environment")) as file:
+            return file.read() == wanted and os.path.exists(python_of(folder))
+    except OSError:
+        return False
+
+
+def build(folder, constraints, wanted):
+    """Makes the environment, or mends one that is unfinished or out of date; marks it as finished at the end."""
+    mark = os.path.join(folder, "course-environment")
+    if os.path.exists(mark):
+        os.remove(mark)
+    same_python = os.path.exists(python_of(folder)) and version_of(folder) == list(sys.version_info[:2])
+    print("Setting up .venv with Python %d.%d: some minutes, once." % sys.version_info[:2], flush=True)
+    run([sys.executable, "-m", "venv", folder] + ([] if same_python else ["--clear"]), "making .venv")
+    command = [python_of(folder), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+    command += ["-r", "requirements.txt"] + (["-c", constraints] if constraints else [])
+    run(command, "installing the packages", show=lambda line: line.startswith(("Collecting", "Installing")))
+    with open(mark, "w") as file:
+        file.write(wanted)
+    print("The environment is ready.", flush=True)
+
+
+def version_of(folder):
+    """[major, minor] of an environment's Python, or None if it does not start."""
+    code = "import sys; print(sys.version_info[0], sys.version_info[1])"
+    try:
+        return [int(part) for part in subprocess.check_output([python_of(folder), "-c", code]).split()]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def run(command, what, show=lambda line: False):
+    """Runs a command in the repository's root; on failure prints the end of its output and one line, and stops.
+
+    Of its output it shows, on one line that is rewritten, what `show` picks.
+    """
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if show(line) and sys.stdout.isatty():
+            print("\r  %-76s" % line.strip()[:76], end="", flush=True)
+    if sys.stdout.isatty():
+        print("\r%-78s\r" % "", end="", flush=True)
+    if process.wait() != 0:
+        sys.stdout.write("".join(lines[-15:]))
+        sys.exit("Failed while %s. The lines above say why; with no network, a package index must be reachable." % what)
+
+
+if __name__ == "__main__":
+    main()

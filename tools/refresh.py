@@ -1,0 +1,81 @@
+"""Executes the chapters in place, in the full profile, and stores outputs in one normal form.
+
+    python -m tools.refresh [01 …]
+
+A chapter that fails is left as it was. Running it twice changes nothing but figures and timings.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import nbformat
+
+from tools import chapters
+from tools.run import Screen, clock
+
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+CPP_LOG = re.compile(r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d|[IWE]0000 )")
+
+
+def main(chosen: list[str]) -> int:
+    failed = 0
+    for path in chapters.find(chosen):
+        show = Screen(path.stem)
+        notebook = chapters.read(path)
+        try:
+            seconds = chapters.execute(notebook, "full", show.cell)
+            normalise(notebook)
+            nbformat.validate(notebook)
+            nbformat.write(notebook, path)
+            show.end(f"stored after {clock(seconds)}")
+        except (chapters.Failed, ValueError) as failure:
+            failed += 1
+            show.end(f"FAILED, left as it was: {failure}")
+    return 1 if failed else 0
+
+
+def normalise(notebook: nbformat.NotebookNode) -> None:
+    """Brings an executed notebook into the stored form: counts from 1, no widgets, no C++ log lines, known metadata.
+
+    Raises ValueError if a cell wrote anything else to stderr: a warning that a reader would see is mended, not hidden.
+    """
+    count = 0
+    for number, cell in enumerate(notebook.cells, 1):
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        cell.outputs = [output for output in cell.outputs if not _is_log(output, number)]
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+            if output.output_type == "stream":
+                output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+    for index, cell in enumerate(notebook.cells, 1):
+        cell.id = f"cell-{index:03d}"
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": KERNEL,
+            "language_info": {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"},
+            "course": {"code": chapters.code_hash(notebook)},
+        }
+    )
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+
+
+def _is_log(output, number: int) -> bool:
+    """Whether an output is nothing but log lines of TensorFlow's C++ parts."""
+    if output.output_type != "stream" or output.name != "stderr":
+        return False
+    lines = [line for line in output.text.splitlines() if line.strip()]
+    other = [line for line in lines if not CPP_LOG.match(line)]
+    if other:
+        raise ValueError(f"cell {number} wrote to stderr: {other[0][:200]}")
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

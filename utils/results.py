@@ -1,0 +1,84 @@
+"""What the chapters measured: one entry a chapter in output/results.json, and its table."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils import course
+
+
+def record(chapter: str, *, data: str, seconds: float, rows: list[dict]) -> pd.DataFrame:
+    """Writes a chapter's figures into output/results.json and returns them as a table.
+
+    `data` names the data set, `seconds` is the running time of the chapter so far. Each row has a "model" and numbers
+    under lower-case names with their unit, such as `validation_loss` or `train_seconds`. The newest run of a chapter
+    replaces its entry; other chapters' entries stay. Raises ValueError for a number that is not finite.
+    """
+    rows = [{key: _plain(key, value) for key, value in row.items()} for row in rows]
+    entry = {
+        "profile": course.profile(),
+        "data": data,
+        "machine": course.machine(),
+        "seconds": round(seconds, 1),
+        "rows": rows,
+    }
+    course.output()
+    path = results_path()
+    text = json.dumps(read() | {chapter: entry}, indent=1, ensure_ascii=False)
+    half = path.with_suffix(".half")
+    half.write_text(text + "\n", "utf-8")
+    half.replace(path)
+    return table(rows)
+
+
+def read() -> dict:
+    """All entries of output/results.json; an empty dict if there are none.
+
+    A file that is not valid JSON is kept under another name, and a line says so.
+    """
+    path = results_path()
+    if not path.exists():
+        return {}
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+        if isinstance(entries, dict):
+            return entries
+    except ValueError:
+        pass
+    aside = path.with_name("results.unreadable.json")
+    path.replace(aside)
+    print(f"{path.name} could not be read. It is kept as {aside.name}, and a new one is begun.")
+    return {}
+
+
+def table(rows: list[dict]) -> pd.DataFrame:
+    """Rows as a table with the models at its side; a figure that a row does not have is left blank."""
+    frame = pd.DataFrame(rows).set_index("model")
+    return frame.map(_shown).rename_axis(None)
+
+
+def results_path() -> Path:
+    return course.output_root() / "results.json"
+
+
+def _plain(key: str, value):
+    """A number or a string that JSON knows."""
+    if isinstance(value, (str, bool, int)) or value is None:
+        return value
+    number = float(np.asarray(value))
+    if not math.isfinite(number):
+        raise ValueError(f"{key} is {number}: a figure that is not finite is not a result.")
+    return number
+
+
+def _shown(value) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.4g}"
+    return f"{value:,.0f}" if isinstance(value, (int, float)) else str(value)

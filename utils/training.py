@@ -1,0 +1,194 @@
+"""Training that is pleasant to watch and safe to stop: progress, a stop on a bad loss, weights kept and found again."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+
+import keras
+
+from utils import course
+from utils.course import CourseError
+
+
+def jit_compile(kind: str):
+    """What `model.compile(jit_compile=…)` should be for a network of this kind: "convolutions" or "dense".
+
+    XLA fuses many small operations into few. On a CPU that about halves the time of small dense networks, but its own
+    convolutions are slower than the library (oneDNN) that TensorFlow calls without it. On a GPU, and on JAX, which
+    always compiles, Keras decides.
+    """
+    if kind not in ("convolutions", "dense"):
+        raise ValueError(f"kind is {kind!r}: it is 'convolutions' or 'dense'.")
+    if course.backend() != "tensorflow" or course.has_gpu():
+        return "auto"
+    return kind == "dense"
+
+
+def warmup_cosine(peak: float, steps: int, warmup: float = 0.1) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A learning rate that climbs to `peak` over the first `warmup` share of `steps` and falls to 0 as a cosine.
+
+    Source: Loshchilov and Hutter, SGDR (2017), equation 5, without restarts; warm-up as in Goyal et al. (2017).
+    """
+    rise = max(1, round(warmup * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        peak / 100, decay_steps=max(1, steps - rise), warmup_target=peak, warmup_steps=rise
+    )
+
+
+# ------------------------------------------------------------------------------------------------ callbacks
+
+
+class Progress(keras.callbacks.Callback):
+    """One line that shows how far training is, how long it takes, and the last figures; the last state stays.
+
+    After training, `seconds` holds the training seconds at the end of each epoch, validation left out.
+    """
+
+    REFRESH_SECONDS = 0.5
+
+    def __init__(self, label: str = "training"):
+        super().__init__()
+        self.label = label
+        self.seconds: list[float] = []
+
+    def on_train_begin(self, logs=None):
+        self.line = Line()
+        self.spent = self.shown = 0.0
+        self.resumed = time.perf_counter()
+        self.figures = ""
+        self.seconds.clear()
+        self.first_epoch = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        self.first_epoch = epoch if self.first_epoch is None else self.first_epoch
+        self.resumed = time.perf_counter()
+        self.validating = False
+
+    def on_train_batch_end(self, batch, logs=None):
+        if time.perf_counter() - self.shown > self.REFRESH_SECONDS:
+            self._show(batch + 1, logs)
+
+    def on_test_begin(self, logs=None):
+        if hasattr(self, "validating") and not self.validating:
+            self.spent += time.perf_counter() - self.resumed
+            self.validating = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self.validating:
+            self.spent += time.perf_counter() - self.resumed
+        self.seconds.append(self.spent)
+        self.figures = _figures(logs)
+        self._show(None, logs)
+
+    def on_train_end(self, logs=None):
+        trained = len(self.seconds)
+        self.line.show(f"{self.label}: {trained} epoch{'s' * (trained != 1)} in {clock(self.spent)}   {self.figures}")
+
+    def _show(self, batch, logs):
+        self.shown = time.perf_counter()
+        epochs, steps = self.params.get("epochs") or 1, self.params.get("steps")
+        in_epoch = (batch / steps) if batch and steps else (1.0 if batch is None else 0.0)
+        share = (self.epoch - self.first_epoch + in_epoch) / max(1, epochs - self.first_epoch)
+        running = self.spent + (self.shown - self.resumed if batch else 0)
+        left = f", about {clock(running / share - running)} left" if share > 0.02 else ""
+        now = self.figures if batch is None else _figures(logs)
+        self.line.show(f"{self.label}: {bar(share)} epoch {self.epoch + 1} of {epochs}, {clock(running)}{left}   {now}")
+
+
+class StopOnBadLoss(keras.callbacks.Callback):
+    """Stops training at once, with a CourseError that names the step, when the loss is not finite."""
+
+    def on_train_begin(self, logs=None):
+        self.step = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise CourseError(
+                f"The loss is {loss} at step {self.step}, so training stopped: "
+                "lower the learning rate, and look for values in the data that are not finite."
+            )
+
+
+class Line:
+    """A line of text that can be rewritten: in a notebook one output is updated, in a terminal the line."""
+
+    def __init__(self):
+        self.handle = None
+
+    def show(self, text: str) -> None:
+        if _in_notebook():
+            from IPython.display import display
+
+            content = {"text/plain": text}
+            if self.handle is None:
+                self.handle = display(content, raw=True, display_id=True)
+            else:
+                self.handle.update(content, raw=True)
+        else:
+            print(f"\r{text:<110}", end="", flush=True)
+
+
+def bar(share: float, width: int = 20) -> str:
+    """A bar of `width` characters of which `share` (0 to 1) is filled."""
+    filled = round(width * min(1.0, max(0.0, share)))
+    return "█" * filled + "░" * (width - filled)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a person says them: "8 s", "2 min 05 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _figures(logs) -> str:
+    return "  ".join(f"{name} {float(value):.4g}" for name, value in (logs or {}).items() if name != "learning_rate")
+
+
+def _in_notebook() -> bool:
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+# ------------------------------------------------------------------------------------------------ kept weights
+
+
+def save(model: keras.Model, path: Path, **record) -> None:
+    """Keeps a model's weights in `<path>.weights.h5` and a record (lists and numbers) in `<path>.json`.
+
+    Both are written beside their place and moved there, so that an interrupted save leaves the older one whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(path.name + ".half.weights.h5")
+    model.save_weights(half)
+    half.replace(_weights(path))
+    half = path.with_name(path.name + ".half.json")
+    half.write_text(json.dumps(record, default=float), "utf-8")
+    half.replace(path.with_name(path.name + ".json"))
+
+
+def load(model: keras.Model, path: Path) -> dict:
+    """Loads what `save` kept into a model of the same architecture, and returns the record.
+
+    Raises CourseError where there is nothing, or nothing that fits.
+    """
+    if not _weights(path).exists():
+        raise CourseError(f"No weights of an earlier run in {_weights(path)}: set LOAD = False and run this cell.")
+    try:
+        model.load_weights(_weights(path))
+        return json.loads(path.with_name(path.name + ".json").read_text("utf-8"))
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise CourseError(f"{_weights(path)} does not fit ({reason}): set LOAD = False and train again.") from None
+
+
+def _weights(path: Path) -> Path:
+    return path.with_name(path.name + ".weights.h5")

@@ -34,10 +34,10 @@ def test_ten_classes_have_ten_colours_and_their_names_in_the_legend():
     names = [f"class {label}" for label in range(10)]
     figure, axis = plt.subplots()
     plots.embedding(axis, points, labels, names)
-    plots.class_legend(axis)
+    plots.class_legend(figure, axis)
     colours = {tuple(collection.get_facecolor()[0][:3]) for collection in axis.collections}
     assert len(colours) == 10
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == names
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
     assert axis.get_aspect() == 1.0
     drawn = axis.collections[3].get_offsets()
     assert np.allclose(drawn, points[labels == 3]), "a class is drawn where its points are"

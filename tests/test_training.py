@@ -30,9 +30,7 @@ def test_progress_counts_training_seconds_without_validation(model, capsys):
     progress = training.Progress("fitting")
     model.fit(x, y, batch_size=16, epochs=1, verbose=0)  # builds the graphs, so that the seconds below are small
     model.evaluate(x, y, verbose=0)
-    model.fit(
-        x, y, batch_size=16, epochs=3, validation_data=(x, y), verbose=0, callbacks=[progress, SlowValidation()]
-    )
+    model.fit(x, y, batch_size=16, epochs=3, validation_data=(x, y), verbose=0, callbacks=[progress, SlowValidation()])
     assert len(progress.seconds) == 3 and progress.seconds == sorted(progress.seconds)
     assert progress.seconds[-1] < 1.0, "three validations slept for more than 1.2 s"
     last = capsys.readouterr().out.split("\r")[-1]

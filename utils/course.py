@@ -171,6 +171,27 @@ def replicas() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def distribution(devices: list[str] | None = None):
+    """A context that spreads a model built and compiled within it over all devices, with Keras' own engines.
+
+    TensorFlow: MirroredStrategy over the GPUs of this machine, if there are several; each takes its share of a batch.
+    JAX: data parallelism over the devices of all hosts, if there are several. Otherwise it does nothing. `devices`
+    names TensorFlow's devices instead, such as `["CPU:0", "CPU:1"]`.
+    """
+    if backend() == "tensorflow":
+        import tensorflow as tf
+
+        if devices or len(_gpus()) > 1:
+            return tf.distribute.MirroredStrategy(devices).scope()
+    if backend() == "jax":
+        import jax
+        import keras
+
+        if len(jax.devices()) > 1:
+            keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    return contextlib.nullcontext()
+
+
 def machine() -> str:
     """Device and backend in one line, as output/results.json records them."""
     return f"{device()}, {_engine_name(backend())}"
@@ -222,6 +243,13 @@ def output(*parts: str) -> Path:
     return path
 
 
+def cache(name: str) -> Path:
+    """A folder for data that every profile shares and that can be made again, under the output folder."""
+    folder = output_root() / "cache" / name
+    _make_writable(folder)
+    return folder
+
+
 def output_root() -> Path:
     """The folder that everything a run writes goes under."""
     return Path(os.environ.get("COURSE_OUTPUT") or ROOT / "output")
@@ -251,13 +279,13 @@ def start() -> None:
         raise CourseError(f"KERAS_BACKEND is {engine!r}: set it to one of {', '.join(BACKENDS)}, or unset it.")
     require(*CORE, engine)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # A chapter builds many small models, and TensorFlow takes the first call of each for costly retracing.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with _quiet_import():
         import keras  # noqa: F401
 
         if backend() == "tensorflow":
             _grow_gpu_memory()
+            # A chapter builds many small models, and TensorFlow takes the first call of each for costly retracing.
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
         where = device()
     output()
     print(f"Profile {chosen} · {where} · {versions()}")

@@ -1,4 +1,4 @@
-"""The images of the chapters: Fashion-MNIST, and what stands in for it where it cannot be had."""
+"""The images of the chapters: Fashion-MNIST and its stand-in, CelebA and the drawn faces."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import os
 import socket
 import struct
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
 
+from utils import course
 from utils.course import CourseError
 
 FASHION_CLASSES = (
@@ -88,7 +92,7 @@ def fashion_mnist() -> Images:
 
 
 def fashion_folder() -> Path:
-    """Where Keras keeps Fashion-MNIST: under KERAS_HOME, by default ~/.keras; in a temporary folder if that is read-only.
+    """Where Keras keeps Fashion-MNIST: under KERAS_HOME or ~/.keras, or in a temporary folder if that is read-only.
 
     The rule is that of `keras.utils.get_file`, which does not tell where a file would go.
     """
@@ -214,3 +218,137 @@ def _warp(image: np.ndarray, turn: float = 0.0, scale: float = 1.0, shift=(0.0, 
     offset = 3.5 - source_per_target @ (np.array([13.5, 13.5]) + shift)
     enlarged = affine_transform(image, source_per_target, offset, output_shape=(28, 28), order=3, mode="grid-constant")
     return np.clip(np.rint(enlarged), 0, 255).astype("uint8")
+
+
+# ------------------------------------------------------------------------------------------------ faces
+
+CELEBA_TERMS = (
+    "CelebA is for non-commercial research. Its images belong to their owners, and the faces to people: "
+    "see https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html for the terms."
+)
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Pictures of faces in the files of CelebA, or in the same layout.
+
+    `folder` holds the jpg files. `attributes` is a table of bool, one row a file (its name is the index), one column an
+    attribute. `partition` says of each file whether it is for "train", "validation" or "test".
+    """
+
+    name: str
+    slug: str
+    folder: Path
+    attributes: pd.DataFrame
+    partition: pd.Series
+
+    def __str__(self):
+        counts = self.partition.value_counts()
+        parts = ", ".join(f"{counts.get(part, 0):,} for {part}" for part in ("train", "validation", "test"))
+        return f"{self.name}: {len(self.attributes):,} faces, {parts}"
+
+    def files(self, part: str) -> list[str]:
+        """The names of the files of one part, in order."""
+        return list(self.partition.index[self.partition == part])
+
+    def pixels(self, names: list[str], side: int = 64, crop: int = 178, progress=None) -> np.ndarray:
+        """The pictures, cut to their middle `crop` x `crop` pixels and resized: uint8 `(count, side, side, 3)`.
+
+        `progress(done, total)` is called now and then. CourseError names a file that is not a picture.
+        """
+        result = np.empty((len(names), side, side, 3), "uint8")
+        with ThreadPoolExecutor() as pool:
+            pictures = pool.map(lambda name: _read_face(self.folder / name, side, crop), names)
+            for index, picture in enumerate(pictures):
+                result[index] = picture
+                if progress and (index % 200 == 0 or index == len(names) - 1):
+                    progress(index + 1, len(names))
+        return result
+
+
+def faces(count: int | None = None, progress=None) -> Faces:
+    """Faces to learn from: drawn ones, or CelebA where the reader asks for it.
+
+    CELEBA_DIR names a folder that holds CelebA as Kaggle packs it. COURSE_FACES=celeba downloads it (1.4 GB) through
+    kagglehub. Otherwise `count` faces are drawn (20,000 if None), once, into a cache folder; `progress(done, total)`
+    is called while that happens. `count` also limits how many faces of CelebA are listed. CourseError if a set is not
+    complete enough to use.
+    """
+    wanted = os.environ.get("COURSE_FACES") or "drawn"
+    if wanted not in ("drawn", "celeba"):
+        raise CourseError(f"COURSE_FACES is {wanted!r}: set it to 'drawn' or 'celeba', or unset it for 'drawn'.")
+    own = os.environ.get("CELEBA_DIR")
+    if own:
+        return read_faces(Path(own).expanduser(), "CelebA", "celeba", count)
+    if wanted == "celeba":
+        return read_faces(_download_celeba(), "CelebA", "celeba", count)
+    from utils.face_files import draw_set
+
+    count = count or 20_000
+    try:
+        folder = draw_set(course.cache(f"faces-{count}"), count=count, progress=progress)
+    except (OSError, ValueError, RuntimeError) as error:  # each comes with one line that says what to do
+        raise CourseError(str(error)) from None
+    return read_faces(folder, "Drawn faces", "drawn-faces")
+
+
+def read_faces(root: Path, name: str, slug: str, count: int | None = None) -> Faces:
+    """Reads the tables of a folder in CelebA's layout, and joins labels to files by name. CourseError if it cannot."""
+    folder = next(
+        (f for f in (root / "img_align_celeba" / "img_align_celeba", root / "img_align_celeba") if _has_jpg(f)), None
+    )
+    if folder is None:
+        raise CourseError(f"No jpg files in {root / 'img_align_celeba'}: CELEBA_DIR is to be the folder that holds it.")
+    labels = _read_table(root / "list_attr_celeba.csv")
+    files = sorted(path.name for path in folder.glob("*.jpg"))[:count]
+    unknown = [file for file in files if file not in labels.index]
+    if unknown:
+        raise CourseError(
+            f"{len(unknown)} of {len(files)} pictures in {folder} have no row in list_attr_celeba.csv, such as "
+            f"{unknown[0]}: use the csv that belongs to them."
+        )
+    parts = _read_table(root / "list_eval_partition.csv")["partition"].reindex(files)
+    if parts.isna().any():
+        raise CourseError(
+            f"list_eval_partition.csv has no row for {parts.index[parts.isna()][0]}: use the csv that belongs."
+        )
+    return Faces(name, slug, folder, labels.loc[files] > 0, parts.map({0: "train", 1: "validation", 2: "test"}))
+
+
+def _has_jpg(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.glob("*.jpg"))
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise CourseError(
+            f"{path} is missing: it is part of the data set and belongs beside the folder img_align_celeba."
+        )
+    return pd.read_csv(path, index_col="image_id")
+
+
+def _read_face(path: Path, side: int, crop: int) -> np.ndarray:
+    try:
+        with Image.open(path) as picture:
+            left, top = (picture.width - crop) // 2, (picture.height - crop) // 2
+            box = (left, top, left + crop, top + crop)
+            return np.asarray(
+                picture.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, box, reducing_gap=2)
+            )
+    except (UnidentifiedImageError, OSError) as error:
+        raise CourseError(f"{path} is not a picture that can be read ({error}): remove or replace it.") from None
+
+
+def _download_celeba() -> Path:
+    course.require("kagglehub")
+    import kagglehub
+
+    print(CELEBA_TERMS)
+    try:
+        return Path(kagglehub.dataset_download("jessicali9530/celeba-dataset"))
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise CourseError(
+            f"CelebA could not be downloaded ({reason}): connect to the network, give a folder that has it by "
+            "CELEBA_DIR, or unset COURSE_FACES for drawn faces."
+        ) from None

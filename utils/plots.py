@@ -94,9 +94,11 @@ def embedding(
     axis.set_ylabel(y_label)
 
 
-def class_legend(axis, **where) -> None:
-    """The legend of an embedding: class names beside dots large enough to see their colour."""
-    legend = axis.legend(markerscale=3, frameon=False, handletextpad=0.1, **where)
+def class_legend(figure, axis, columns: int = 5) -> None:
+    """The legend of an embedding, under the figure: class names beside dots large enough to see their colour."""
+    handles, names = axis.get_legend_handles_labels()
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.02), "ncols": columns}
+    legend = figure.legend(handles, names, markerscale=3, frameon=False, handletextpad=0.1, **place)
     for handle in legend.legend_handles:
         handle.set_alpha(1)
 

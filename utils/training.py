@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 
 import keras
+import numpy as np
+from PIL import Image
 
 from utils import course
 from utils.course import CourseError
@@ -49,9 +52,9 @@ class Progress(keras.callbacks.Callback):
 
     REFRESH_SECONDS = 0.5
 
-    def __init__(self, label: str = "training"):
+    def __init__(self, label: str = "training", unit: str = "epoch"):
         super().__init__()
-        self.label = label
+        self.label, self.unit = label, unit
         self.seconds: list[float] = []
 
     def on_train_begin(self, logs=None):
@@ -86,7 +89,9 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         trained = len(self.seconds)
-        self.line.show(f"{self.label}: {trained} epoch{'s' * (trained != 1)} in {clock(self.spent)}   {self.figures}")
+        self.line.show(
+            f"{self.label}: {trained} {self.unit}{'s' * (trained != 1)} in {clock(self.spent)}   {self.figures}"
+        )
 
     def _show(self, batch, logs):
         self.shown = time.perf_counter()
@@ -96,7 +101,9 @@ class Progress(keras.callbacks.Callback):
         running = self.spent + (self.shown - self.resumed if batch else 0)
         left = f", about {clock(running / share - running)} left" if share > 0.02 else ""
         now = self.figures if batch is None else _figures(logs)
-        self.line.show(f"{self.label}: {bar(share)} epoch {self.epoch + 1} of {epochs}, {clock(running)}{left}   {now}")
+        self.line.show(
+            f"{self.label}: {bar(share)} {self.unit} {self.epoch + 1} of {epochs}, {clock(running)}{left}   {now}"
+        )
 
 
 class StopOnBadLoss(keras.callbacks.Callback):
@@ -113,6 +120,43 @@ class StopOnBadLoss(keras.callbacks.Callback):
                 f"The loss is {loss} at step {self.step}, so training stopped: "
                 "lower the learning rate, and look for values in the data that are not finite."
             )
+
+
+class SampleImages(keras.callbacks.Callback):
+    """After each epoch decodes the same points and saves the pictures as one PNG, `epoch-003.png`, in a folder.
+
+    `points` is (count, latent_dim); the decoder gives images (count, height, width, 1 or 3) in [0, 1].
+    """
+
+    def __init__(self, decoder, points: np.ndarray, folder: Path, columns: int = 10):
+        super().__init__()
+        self.decoder, self.points, self.folder, self.columns = decoder, points, Path(folder), columns
+
+    def on_epoch_end(self, epoch, logs=None):
+        images = keras.ops.convert_to_numpy(self.decoder(self.points))
+        lines = [np.concatenate(line, axis=1) for line in _in_lines(images, self.columns)]
+        pixels = (255 * np.concatenate(lines)).round().astype("uint8")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(
+            self.folder / f"epoch-{epoch + 1:03d}.png"
+        )
+
+
+def _in_lines(images: np.ndarray, columns: int) -> list[np.ndarray]:
+    """Images in lines of `columns`, the last one filled up with black."""
+    missing = -len(images) % columns
+    filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+    return np.split(filled, len(filled) // columns)
+
+
+def checkpoint(folder: Path, resume: bool) -> keras.callbacks.Callback:
+    """Keras' callback that keeps weights and optimizer after each epoch, and removes them when training is done.
+
+    With `resume` an interrupted training goes on after its last whole epoch; without, what is left of one is removed.
+    """
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    return keras.callbacks.BackupAndRestore(str(folder), double_checkpoint=True, delete_checkpoint=True)
 
 
 class Line:

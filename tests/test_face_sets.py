@@ -1,0 +1,113 @@
+"""Reading faces in CelebA's layout: a small folder packed as Kaggle packs it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils import datasets, face_files, faces
+from utils.course import CourseError
+
+
+@pytest.fixture
+def kaggle(tmp_path):
+    """Six pictures whose colour tells their number, in the layout of Kaggle's CelebA; csv rows in another order."""
+    folder = tmp_path / "img_align_celeba" / "img_align_celeba"
+    folder.mkdir(parents=True)
+    for number in range(1, 7):
+        pixels = np.zeros((218, 178, 3), "uint8")
+        pixels[20:198] = 40 * number  # the middle 178 x 178
+        Image.fromarray(pixels).save(folder / f"{number:06d}.jpg", quality=95)
+    order = [4, 1, 6, 3, 2, 5]
+    head = "image_id," + ",".join(faces.ATTRIBUTES)
+    rows = [f"{number:06d}.jpg," + ",".join(["1" if number > 3 else "-1"] * 40) for number in order]
+    (tmp_path / "list_attr_celeba.csv").write_text("\n".join([head, *rows]) + "\n")
+    rows = [f"{number:06d}.jpg,{0 if number < 5 else number - 4}" for number in order]
+    (tmp_path / "list_eval_partition.csv").write_text("\n".join(["image_id,partition", *rows]) + "\n")
+    return tmp_path
+
+
+def test_a_folder_of_the_readers_own_is_read(kaggle, monkeypatch):
+    monkeypatch.setenv("CELEBA_DIR", str(kaggle))
+    data = datasets.faces()
+    assert data.slug == "celeba" and len(data.attributes) == 6
+    assert data.files("train") == [f"{number:06d}.jpg" for number in (1, 2, 3, 4)]
+    assert data.files("validation") == ["000005.jpg"] and data.files("test") == ["000006.jpg"]
+    assert list(data.attributes.columns) == list(faces.ATTRIBUTES)
+
+
+def test_labels_are_joined_by_name_and_not_by_position(kaggle):
+    data = datasets.read_faces(kaggle, "CelebA", "celeba")
+    names = list(data.attributes.index)
+    brightness = data.pixels(names).mean(axis=(1, 2, 3))
+    assert np.allclose(brightness, [40 * int(name[:6]) for name in names], atol=2)
+    assert list(data.attributes["Smiling"]) == [int(name[:6]) > 3 for name in names]
+
+
+def test_pictures_are_cut_to_the_middle_before_they_are_resized(kaggle):
+    data = datasets.read_faces(kaggle, "CelebA", "celeba")
+    seen = []
+    pixels = data.pixels(["000006.jpg"], progress=lambda done, total: seen.append((done, total)))
+    assert pixels.shape == (1, 64, 64, 3) and pixels.dtype == np.uint8
+    assert pixels.min() > 200, "the black bands above and below the middle are cut off"
+    assert seen[-1] == (1, 1)
+
+
+def test_the_two_nested_folders_may_be_one(kaggle):
+    nested = kaggle / "img_align_celeba" / "img_align_celeba"
+    for path in list(nested.iterdir()):
+        path.rename(kaggle / "img_align_celeba" / path.name)
+    nested.rmdir()
+    assert len(datasets.read_faces(kaggle, "CelebA", "celeba").attributes) == 6
+
+
+def test_what_is_missing_or_broken_is_one_clear_line(kaggle):
+    def complaint():
+        with pytest.raises(CourseError) as info:
+            datasets.read_faces(kaggle, "CelebA", "celeba")
+        assert "\n" not in str(info.value)
+        return str(info.value)
+
+    extra = kaggle / "img_align_celeba" / "img_align_celeba" / "000007.jpg"
+    extra.write_bytes(b"not a jpg")
+    assert "1 of 7 pictures" in complaint() and "000007.jpg" in complaint()
+    extra.rename(extra.with_name("000006.jpg"))
+    data = datasets.read_faces(kaggle, "CelebA", "celeba")
+    with pytest.raises(CourseError, match="000006.jpg is not a picture that can be read"):
+        data.pixels(["000001.jpg", "000006.jpg"])
+    (kaggle / "list_eval_partition.csv").unlink()
+    assert "list_eval_partition.csv is missing" in complaint()
+    (kaggle / "list_attr_celeba.csv").unlink()
+    assert "list_attr_celeba.csv is missing" in complaint()
+    with pytest.raises(CourseError, match="No jpg files in"):
+        datasets.read_faces(kaggle / "nowhere", "CelebA", "celeba")
+
+
+def test_drawn_faces_are_read_by_the_same_loader(tmp_path, monkeypatch):
+    monkeypatch.delenv("CELEBA_DIR", raising=False)
+    monkeypatch.delenv("COURSE_FACES", raising=False)
+    monkeypatch.setenv("COURSE_OUTPUT", str(tmp_path))
+    data = datasets.faces(12)
+    assert data.slug == "drawn-faces" and len(data.attributes) == 12
+    name = data.files("train")[0]
+    expected = faces.attributes(face_files.nth_face(0, int(name[:6])))
+    assert dict(data.attributes.loc[name]) == expected
+    assert data.pixels([name]).std() > 10
+
+
+def test_celeba_is_fetched_only_when_asked_for_and_its_terms_are_told(kaggle, monkeypatch, capsys):
+    kagglehub = pytest.importorskip("kagglehub")
+    monkeypatch.delenv("CELEBA_DIR", raising=False)
+    monkeypatch.setenv("COURSE_FACES", "celeba")
+    monkeypatch.setattr(kagglehub, "dataset_download", lambda handle: str(kaggle))
+    assert len(datasets.faces(count=4).attributes) == 4
+    assert "non-commercial research" in capsys.readouterr().out
+
+    def no_network(handle):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(kagglehub, "dataset_download", no_network)
+    with pytest.raises(CourseError, match="could not be downloaded .*CELEBA_DIR"):
+        datasets.faces()
+    monkeypatch.setenv("COURSE_FACES", "cats")
+    with pytest.raises(CourseError, match="COURSE_FACES is 'cats'"):
+        datasets.faces()

@@ -1,5 +1,6 @@
 # Each target is one command; what it does is in tools/. See the README.
-PYTHON ?= python3
+# The Python that .venv was made with, or python3 for a new one.
+PYTHON ?= $(shell [ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)
 CONSTRAINTS ?= constraints.txt
 VENV := .venv/bin/python
 

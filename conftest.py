@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,12 +15,13 @@ ROOT = Path(__file__).resolve().parent
 os.environ["COURSE_PROFILE"] = "quick"
 if "COURSE_OUTPUT" not in os.environ:
     os.environ["COURSE_OUTPUT"] = tempfile.mkdtemp(prefix="course-output-")
+    atexit.register(shutil.rmtree, os.environ["COURSE_OUTPUT"], ignore_errors=True)
 
 
 def pytest_collection_finish(session):
     """Fails a full run in which a notebook that exists was not collected by nbval.
 
-    A run is full when pytest was told no names and no selection (-k, -m, --deselect, --lf): then it takes the folders
+    A run is full when pytest was told no names and no selection (-k, -m, --deselect): then it takes the folders
     of pyproject.toml.
     """
     config = session.config

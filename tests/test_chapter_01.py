@@ -58,12 +58,17 @@ def test_distance_from_normal_is_small_for_normal_points_alone():
 
 def test_nearest_distance_is_that_of_a_plain_search():
     images, real = rng.random((5, 32, 32, 1), "float32"), rng.random((20, 32, 32, 1), "float32")
-    all_pairs = np.sort(pairwise_distances(images.reshape(5, -1), real.reshape(20, -1)) / 32, axis=1)
-    assert np.allclose(take("nearest_distance")(images, real), all_pairs[:, 0], atol=1e-4)
-    assert np.allclose(take("nearest_distance")(images, real, skip=1), all_pairs[:, 1], atol=1e-4)
+    pairs = pairwise_distances(images.reshape(5, -1), real.reshape(20, -1)) / 32
+    assert np.allclose(take("nearest_distance")(images, real), pairs.min(axis=1), atol=1e-4)
+    images[:] = real[:5]  # each is its own nearest, and that is left out
+    left_out = take("nearest_distance")(images, real, leave_out_own=True)
+    expected = pairwise_distances(images.reshape(5, -1), real.reshape(20, -1)) / 32
+    expected[np.arange(5), np.arange(5)] = np.inf
+    assert np.allclose(left_out, expected.min(axis=1), atol=1e-4)
 
 
 def test_share_of_nothing_counts_samples_far_from_everything():
     real = rng.random((300, 1, 1, 1)) * np.ones((1, 32, 32, 1))
+    limit = take("usual_distance")(real + 0.002, real)
     near, far = real[:60] + 0.001, real[:60] + 5.0
-    assert take("share_of_nothing")(np.concatenate([near, far]), real + 0.002, real) == pytest.approx(0.5, abs=0.05)
+    assert take("share_of_nothing")(np.concatenate([near, far]), real, limit) == pytest.approx(0.5, abs=0.05)

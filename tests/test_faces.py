@@ -38,7 +38,8 @@ def plain(number, **changes):
     """Return a random face that looks straight ahead, with nothing that hides other things, then changed."""
     face = dataclasses.replace(
         face_files.nth_face(11, number), male=True, hat=False, glasses=False, sunglasses=False, bald=False,
-        receding=False, bangs=False, beard="none", mustache=False, makeup=False, yaw=0.0, tilt=0.0, scale=1.0, shift=(0.0, 0.0),
+        receding=False, bangs=False, beard="none", mustache=False, makeup=False, yaw=0.0, tilt=0.0, scale=1.0,
+        shift=(0.0, 0.0),
     )  # fmt: skip
     return dataclasses.replace(face, **changes)
 

@@ -93,6 +93,8 @@ def execute(notebook: nbformat.NotebookNode, profile: str, report: Callable[[int
         try:
             client.execute(env=env)
         except Exception as error:  # CellExecutionError, DeadKernelError: whatever stopped it, the chapter failed
+            if hasattr(client, "_async_cleanup_kernel_future"):  # nbclient caught Ctrl-C and stopped the kernel
+                raise KeyboardInterrupt from None
             raise Failed(f"cell {state['cell']} of {len(code)}: {_last_line(error)}") from error
     return time.perf_counter() - started
 

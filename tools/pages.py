@@ -57,23 +57,28 @@ def write(notebook: nbformat.NotebookNode, path: Path, folder: Path) -> None:
     (folder / f"{path.stem}.html").write_text(to_html(notebook, path.stem), "utf-8")
 
 
-def write_index(folder: Path, index: Path) -> None:
-    """Writes the page that leads to the others: every chapter that was run, this time or before, and its figures."""
+def write_index(folder: Path, index: Path, failures: dict[str, str]) -> None:
+    """Writes the page that leads to the others: every chapter that was run, this time or before, and its figures.
+
+    `failures` maps a chapter that failed this time to what stopped it.
+    """
     results_path = index.parent / "results.json"
     try:
         results = json.loads(results_path.read_text("utf-8"))
     except (OSError, ValueError):
         results = {}
-    rows = [_row(path, folder, results.get(path.stem)) for path in chapters.find([])]
+    rows = [_row(path, folder, results.get(path.stem), failures.get(path.stem)) for path in chapters.find([])]
     index.write_text(INDEX.replace("ROWS", "\n".join(rows)), "utf-8")
 
 
-def _row(path: Path, folder: Path, result: dict | None) -> str:
+def _row(path: Path, folder: Path, result: dict | None, failure: str | None) -> str:
     page = folder / f"{path.stem}.html"
     name = html.escape(chapters.title(chapters.read(path)))
     if not page.exists():
         return f"<tr><td>{name}</td><td>not run yet</td><td></td><td></td></tr>"
     link = f'<a href="pages/{path.stem}.html">{name}</a>'
+    if failure:
+        return f"<tr><td>{link}</td><td>failed at {html.escape(failure)}</td><td></td><td></td></tr>"
     if result is None:
         return f"<tr><td>{link}</td><td>no figures were recorded</td><td></td><td></td></tr>"
     minutes = f"{result['seconds'] / 60:.1f} min"

@@ -19,7 +19,7 @@ from tools import chapters, pages
 def main(chosen: list[str]) -> int:
     paths = chapters.find(chosen)
     profile = os.environ.get("COURSE_PROFILE") or "full"
-    output = Path(os.environ.get("COURSE_OUTPUT") or chapters.ROOT / "output")
+    output = chapters.ROOT / Path(os.environ.get("COURSE_OUTPUT") or "output").expanduser()
     folder = output / "pages"
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -33,8 +33,11 @@ def main(chosen: list[str]) -> int:
         except chapters.Failed as failure:
             failures[path.stem] = str(failure)
             show.end(f"FAILED at {failure}")
-        pages.write(notebook, path, folder)
-    pages.write_index(folder, output / "index.html")
+        try:
+            pages.write(notebook, path, folder)
+        except OSError as error:
+            failures[path.stem] = f"writing its page: {error}"
+    pages.write_index(folder, output / "index.html", failures)
     print(f"{len(paths) - len(failures)} of {len(paths)} chapters in {clock(time.perf_counter() - started)}.")
     print(f"Read them: {output / 'index.html'}")
     for stem, failure in failures.items():
@@ -67,4 +70,7 @@ def clock(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("\nStopped.")

@@ -7,6 +7,7 @@ installed one will do.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import logging
 import os
@@ -171,25 +172,42 @@ def replicas() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def distribution(devices: list[str] | None = None):
-    """A context that spreads a model built and compiled within it over all devices, with Keras' own engines.
+@contextlib.contextmanager
+def distribution(devices: tuple[str, ...] | None = None):
+    """A context in which a model is built, compiled and trained on all devices, with Keras' own engines.
 
     TensorFlow: MirroredStrategy over the GPUs of this machine, if there are several; each takes its share of a batch.
     JAX: data parallelism over the devices of all hosts, if there are several. Otherwise it does nothing. `devices`
-    names TensorFlow's devices instead, such as `["CPU:0", "CPU:1"]`.
+    names TensorFlow's devices instead, such as `("CPU:0", "CPU:1")`.
     """
-    if backend() == "tensorflow":
-        import tensorflow as tf
+    import keras
 
-        if devices or len(_gpus()) > 1:
-            return tf.distribute.MirroredStrategy(devices).scope()
-    if backend() == "jax":
-        import jax
-        import keras
+    engine = backend()
+    if engine == "tensorflow" and (devices or len(_gpus()) > 1):
+        with _mirrored_strategy(devices).scope():
+            yield
+    elif engine == "jax" and _count_jax_devices() > 1:
+        keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(None)
+    else:
+        yield
 
-        if len(jax.devices()) > 1:
-            keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
-    return contextlib.nullcontext()
+
+@functools.cache
+def _mirrored_strategy(devices: tuple[str, ...] | None):
+    """One strategy for a session: a model built under one cannot be trained under another."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices and list(devices))
+
+
+def _count_jax_devices() -> int:
+    import jax
+
+    return jax.device_count()
 
 
 def machine() -> str:
@@ -252,7 +270,7 @@ def cache(name: str) -> Path:
 
 def output_root() -> Path:
     """The folder that everything a run writes goes under."""
-    return Path(os.environ.get("COURSE_OUTPUT") or ROOT / "output")
+    return ROOT / Path(os.environ.get("COURSE_OUTPUT") or "output").expanduser()
 
 
 def _make_writable(folder: Path) -> None:
@@ -278,6 +296,7 @@ def start() -> None:
     if engine not in BACKENDS:
         raise CourseError(f"KERAS_BACKEND is {engine!r}: set it to one of {', '.join(BACKENDS)}, or unset it.")
     require(*CORE, engine)
+    os.environ["KERAS_BACKEND"] = engine  # a keras.json that names another one is not asked
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _quiet_import():
         import keras  # noqa: F401

@@ -1,4 +1,4 @@
-"""A whole set of drawn faces in CelebA's files: pictures, attributes, partition. Drawn once; finished if interrupted."""
+"""A whole set of drawn faces in CelebA's files: pictures, attributes, partition. Drawn once, finished if stopped."""
 
 import argparse
 import io

@@ -730,8 +730,17 @@ def hairline(face, noise):
         y = -27.5 + 2.2 * np.cos(np.arange(12) * math.pi) + 2.4 * noise[:12] - 1.2
         return np.stack([x, y], axis=1)
     part = 0.45 * w * face.parting
-    return np.array([(0.88 * w, -22), (0.72 * w, -36), ((0.6 * w + part) / 2, -43), (part, -47.5),
-                     ((-0.6 * w + part) / 2, -43), (-0.72 * w, -36), (-0.88 * w, -22)])
+    return np.array(
+        [
+            (0.88 * w, -22),
+            (0.72 * w, -36),
+            ((0.6 * w + part) / 2, -43),
+            (part, -47.5),
+            ((-0.6 * w + part) / 2, -43),
+            (-0.72 * w, -36),
+            (-0.88 * w, -22),
+        ]
+    )
 
 
 def draw_hair(canvas):

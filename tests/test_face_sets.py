@@ -52,6 +52,13 @@ def test_pictures_are_cut_to_the_middle_before_they_are_resized(kaggle):
     assert seen[-1] == (1, 1)
 
 
+def test_a_few_faces_are_taken_from_all_parts(kaggle):
+    """CelebA's parts follow one another, so the first few files would all be for training."""
+    data = datasets.read_faces(kaggle, "CelebA", "celeba", count=3)
+    assert len(data.attributes) == 3
+    assert data.files("train") and data.files("test")
+
+
 def test_the_two_nested_folders_may_be_one(kaggle):
     nested = kaggle / "img_align_celeba" / "img_align_celeba"
     for path in list(nested.iterdir()):

@@ -271,7 +271,7 @@ def faces(count: int | None = None, progress=None) -> Faces:
 
     CELEBA_DIR names a folder that holds CelebA as Kaggle packs it. COURSE_FACES=celeba downloads it (1.4 GB) through
     kagglehub. Otherwise `count` faces are drawn (20,000 if None), once, into a cache folder; `progress(done, total)`
-    is called while that happens. `count` also limits how many faces of CelebA are listed. CourseError if a set is not
+    is called while that happens. Of CelebA, `count` are taken evenly over the set. CourseError if a set is not
     complete enough to use.
     """
     wanted = os.environ.get("COURSE_FACES") or "drawn"
@@ -300,7 +300,9 @@ def read_faces(root: Path, name: str, slug: str, count: int | None = None) -> Fa
     if folder is None:
         raise CourseError(f"No jpg files in {root / 'img_align_celeba'}: CELEBA_DIR is to be the folder that holds it.")
     labels = _read_table(root / "list_attr_celeba.csv")
-    files = sorted(path.name for path in folder.glob("*.jpg"))[:count]
+    files = sorted(path.name for path in folder.glob("*.jpg"))
+    if count and count < len(files):  # evenly over the set: the first 162,770 of CelebA are all for training
+        files = [files[index] for index in np.linspace(0, len(files) - 1, count).astype(int)]
     unknown = [file for file in files if file not in labels.index]
     if unknown:
         raise CourseError(

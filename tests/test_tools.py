@@ -158,6 +158,28 @@ def test_refresh_stores_a_normal_form_and_is_idempotent(course_of):
     assert path.read_bytes() == first
 
 
+def test_large_pictures_are_stored_with_a_palette():
+    import base64
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    def png(pixels):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    ramp = np.add.outer(np.arange(300), np.arange(300))[..., None] // [3, 4, 5]
+    noisy = (ramp + np.random.default_rng(0).integers(0, 20, (300, 300, 3))).astype("uint8")
+    stored = refresh.smaller_png(png(noisy))
+    assert len(stored) < 0.6 * len(png(noisy)) and refresh.smaller_png(stored) == stored
+    back = np.asarray(Image.open(io.BytesIO(base64.b64decode(stored))).convert("RGB"), int)
+    assert back.shape == noisy.shape and np.abs(back - noisy).mean() < 10
+    small = png(noisy[:20, :20])
+    assert refresh.smaller_png(small) == small
+
+
 def test_refresh_leaves_a_chapter_that_fails_or_warns_as_it_was(course_of, capsys):
     folder = course_of(**{"01_bad": ("1 / 0",), "02_warns": ("import sys; print('careful', file=sys.stderr)",)})
     before = {path: path.read_bytes() for path in folder.iterdir()}

@@ -7,16 +7,20 @@ A chapter that fails is left as it was. Running it twice changes nothing but fig
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 import sys
 
 import nbformat
+from PIL import Image
 
 from tools import chapters
 from tools.run import Screen, clock
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LARGE_PICTURE = 100_000  # bytes
 CPP_LOG = re.compile(r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d|[IWE]0000 )")
 
 
@@ -61,6 +65,8 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
                 output.execution_count = count
             if output.output_type == "stream":
                 output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = smaller_png(output.data["image/png"])
     for index, cell in enumerate(notebook.cells, 1):
         cell.id = f"cell-{index:03d}"
     notebook.metadata = nbformat.from_dict(
@@ -71,6 +77,19 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
         }
     )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
+
+
+def smaller_png(encoded: str) -> str:
+    """A PNG in base64 as it is, or with a palette of 256 colours if it is large: then it takes a third of the room."""
+    raw = base64.b64decode(encoded)
+    if len(raw) <= LARGE_PICTURE:
+        return encoded
+    with Image.open(io.BytesIO(raw)) as picture:
+        if picture.mode == "P":
+            return encoded
+        buffer = io.BytesIO()
+        picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _is_log(output, number: int) -> bool:

@@ -108,3 +108,113 @@ def test_compilation_is_chosen_by_device_and_kind(monkeypatch):
 def test_clock_and_bar():
     assert training.clock(8.4) == "8 s" and training.clock(125) == "2 min 05 s"
     assert training.bar(0.25, 8) == "██░░░░░░" and training.bar(2.0, 4) == "████"
+
+
+# ------------------------------------------------------------------------------------------------ whole epochs
+
+
+class Gaussian(keras.Model):
+    """A density with a mean and a log standard deviation to learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = self.add_weight(shape=(2,), initializer="zeros", name="mean")
+        self.log_std = self.add_weight(shape=(2,), initializer="zeros", name="log_std")
+        self.built = True
+
+    def log_prob(self, x):
+        z = (x - self.mean) * keras.ops.exp(-self.log_std)
+        return keras.ops.sum(-0.5 * z**2 - self.log_std - 0.5 * np.log(2 * np.pi), axis=-1)
+
+    def call(self, x):
+        return self.log_prob(x)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return -keras.ops.mean(y_pred)
+
+
+points = (np.random.default_rng(1).normal(size=(1000, 2)) * [0.5, 2.0] + [3.0, -1.0]).astype("float32")
+
+
+def fit(model, **changes):
+    settings = {"optimizer": keras.optimizers.Adam(0.05), "epochs": 30, "batch": 100}
+    return training.fit_density(model, points, **(settings | changes))
+
+
+def test_whole_epochs_find_the_maximum_likelihood():
+    model = Gaussian()
+    history = fit(model, epochs=60)
+    assert np.allclose(model.mean, points.mean(axis=0), atol=0.1)
+    assert np.allclose(np.exp(model.log_std), points.std(axis=0), rtol=0.1)
+    assert len(history["loss"]) == len(history["seconds"]) == 60 and history["seconds"] == sorted(history["seconds"])
+
+
+def test_whole_epochs_do_the_steps_that_a_plain_loop_does():
+    """SGD by hand in NumPy on the mean, with the batches that the documented shuffle gives."""
+    model = Gaussian()
+    model.log_std.trainable = False
+    fit(model, optimizer=keras.optimizers.SGD(0.1), epochs=3, batch=300, seed=7)
+    mean, rng = np.zeros(2), np.random.default_rng(7)
+    for _ in range(3):
+        for chosen in rng.permutation(1000)[:900].reshape(3, 300):
+            mean += 0.1 * (points[chosen] - mean).mean(axis=0)
+    assert np.allclose(model.mean, mean, atol=1e-4)
+
+
+def test_the_best_epoch_is_restored():
+    model, seen = Gaussian(), []
+    history = fit(model, validation=points + 1.0, patience=3, each_epoch=lambda e: seen.append(keras.ops.convert_to_numpy(model.mean)))
+    best = int(np.argmin(history["val_loss"]))
+    assert best < len(history["val_loss"]) - 1 < 29, "the shifted points are best on the way, and training stops early"
+    assert len(history["val_loss"]) - 1 - best == 3
+    assert len(seen) == len(history["loss"]) + 1 and np.allclose(seen[0], 0)
+    assert np.array_equal(model.mean, seen[best + 1])
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_names_the_step():
+    with pytest.raises(CourseError, match=r"at step \d+, so training stopped"):
+        fit(Gaussian(), optimizer=keras.optimizers.SGD(1e6))
+
+
+def test_penalties_of_the_layers_are_part_of_the_loss():
+    """The regulariser of the book's RealNVP had no effect, because its own training step left it out."""
+    free, held = Gaussian(), Gaussian()
+    held.mean.regularizer = keras.regularizers.L2(10.0)
+    fit(free), fit(held)
+    assert abs(float(held.mean[0])) < 0.2 * abs(float(free.mean[0]))
+
+
+def test_a_model_with_nothing_to_train_is_refused():
+    class Fixed:
+        trainable_variables = ()
+
+    with pytest.raises(CourseError, match="no trainable variables"):
+        fit(Fixed())
+    with pytest.raises(CourseError, match="batch of 2000"):
+        fit(Gaussian(), batch=2000)
+    with pytest.raises(CourseError, match="validation"):
+        fit(Gaussian(), patience=2)
+
+
+def test_variables_of_tensorflow_are_trained_too():
+    tf = pytest.importorskip("tensorflow")
+
+    class Shift(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean = tf.Variable([0.0, 0.0])
+
+        def log_prob(self, x):
+            return -tf.reduce_sum((x - self.mean) ** 2, axis=-1)
+
+    model = Shift()
+    fit(model)
+    assert np.allclose(model.mean, points.mean(axis=0), atol=0.1)
+
+
+def test_keras_fit_does_the_work_on_another_backend(monkeypatch):
+    monkeypatch.setattr(training.course, "backend", lambda: "jax")
+    model, seen = Gaussian(), []
+    history = fit(model, validation=points, patience=5, each_epoch=seen.append)
+    assert np.allclose(model.mean, points.mean(axis=0), atol=0.15)
+    assert set(history) == {"loss", "val_loss", "seconds"} and seen == list(range(len(history["loss"]) + 1))

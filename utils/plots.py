@@ -10,6 +10,7 @@ import io
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 # Ten colours chosen by a survey to be told apart with normal and with colour-deficient sight (Petroff, 2021).
 COLOURS = tuple(plt.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"])
@@ -115,6 +116,81 @@ def curves(
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.set_ylim(y_limits)
+    if all(isinstance(x, range) for x, _ in lines.values()):  # epochs come in whole numbers
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
     show(figure, alt)
+
+
+def points_panels(panels: dict[str, tuple], alt: str, limit: float = 3.0, columns: int = 4, classes=None) -> None:
+    """Panels `title: points (count, 2)`, or `title: (points, labels)` coloured by class, all on [−limit, limit]²."""
+    figure, axes = _square_panels(len(panels), columns)
+    for axis, (title, content) in zip(axes, panels.items(), strict=False):
+        points, labels = content if isinstance(content, tuple) else (content, None)
+        draw_points(axis, points, labels, limit, classes)
+        axis.set_title(title, fontsize=10)
+    if classes:
+        class_legend(figure, axes[0])
+    show(figure, alt)
+
+
+def draw_points(axis, points: np.ndarray, labels=None, limit: float = 3.0, classes=None) -> None:
+    """Points (count, 2) on an axis that shows [−limit, limit]², coloured by their label 0, 1, … if there are labels."""
+    for index in range(1 if labels is None else int(max(labels)) + 1):
+        chosen = points if labels is None else points[labels == index]
+        name = classes[index] if classes else None
+        axis.scatter(*chosen.T, s=3, alpha=0.5, color=COLOURS[index], linewidths=0, label=name)
+    axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    axis.tick_params(labelsize=8)
+
+
+def density_panels(panels: dict[str, np.ndarray], alt: str, limit: float, columns: int = 4, top=None) -> None:
+    """Panels `title: density (n, n)` over [−limit, limit]², from the bottom left, all with one scale of colours.
+
+    The scale ends at `top`, by default the largest value of the first panel.
+    """
+    top = top or float(np.max(next(iter(panels.values()))))
+    figure, axes = _square_panels(len(panels), columns)
+    for axis, (title, values) in zip(axes, panels.items(), strict=False):
+        extent = (-limit, limit, -limit, limit)
+        image = axis.imshow(values, origin="lower", extent=extent, cmap="magma_r", vmin=0, vmax=top)
+        axis.set_title(title, fontsize=10)
+        axis.tick_params(labelsize=8)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, fraction=0.03, pad=0.02)
+    bar.set_label("density", fontsize=9)
+    show(figure, alt)
+
+
+def _square_panels(count: int, columns: int):
+    columns = min(count, columns)
+    lines = -(-count // columns)
+    side = WIDTH / max(columns, 2)
+    figure, axes = plt.subplots(lines, columns, figsize=(side * columns, (side + 0.2) * lines), squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.axis("off")
+    return figure, list(axes.flat)
+
+
+def animation(draw, frames: int, alt: str, size: float = 3.6, milliseconds: int = 80, hold: int = 1200) -> None:
+    """An animation that plays wherever a picture is shown: `draw(axis, frame)` draws each of `frames` on an empty axis.
+
+    It is an animated PNG, which needs no script; the first and the last frame stay for `hold` milliseconds.
+    """
+    from IPython.display import display
+    from PIL import Image
+
+    pictures = []
+    figure, axis = plt.subplots(figsize=(size, size), dpi=DPI)
+    for frame in range(frames):
+        axis.clear()
+        draw(axis, frame)
+        figure.canvas.draw()
+        picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+        palette = pictures[0] if pictures else None  # one for all frames: that makes the file small
+        pictures.append(picture.quantize(32, palette=palette, dither=Image.Dither.NONE))
+    plt.close(figure)
+    buffer = io.BytesIO()
+    times = [hold, *[milliseconds] * (frames - 2), hold]
+    pictures[0].save(buffer, "PNG", save_all=True, append_images=pictures[1:], duration=times, loop=0, optimize=True)
+    display({"image/png": buffer.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})

@@ -85,7 +85,8 @@ class Progress(keras.callbacks.Callback):
             self.spent += time.perf_counter() - self.resumed
         self.seconds.append(self.spent)
         self.figures = _figures(logs)
-        self._show(None, logs)
+        if time.perf_counter() - self.shown > self.REFRESH_SECONDS:
+            self._show(None, logs)
 
     def on_train_end(self, logs=None):
         trained = len(self.seconds)
@@ -114,12 +115,15 @@ class StopOnBadLoss(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
-            raise CourseError(
-                f"The loss is {loss} at step {self.step}, so training stopped: "
-                "lower the learning rate, and look for values in the data that are not finite."
-            )
+        _stop_unless_finite(float((logs or {}).get("loss", 0.0)), self.step)
+
+
+def _stop_unless_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise CourseError(
+            f"The loss is {loss} at step {step}, so training stopped: "
+            "lower the learning rate, and look for values in the data that are not finite."
+        )
 
 
 class SampleImages(keras.callbacks.Callback):
@@ -200,6 +204,120 @@ def _in_notebook() -> bool:
     except ImportError:
         return False
     return getattr(get_ipython(), "kernel", None) is not None
+
+
+# ------------------------------------------------------------------------------------------------ whole epochs
+
+
+def fit_density(
+    model, x, *, optimizer, epochs, batch, validation=None, patience=None, variables=None, seed=0,
+    kind="dense", label="training", each_epoch=None,
+) -> dict[str, list[float]]:  # fmt: skip
+    """Trains a density model by maximum likelihood, a whole epoch in one compiled graph.
+
+    `model` has `log_prob(x)`, (count, …) to (count,) in nats, and `trainable_variables`, of Keras or of TensorFlow;
+    where it does not list them all, give `variables`. `x` is (count, …) float32. Each epoch shuffles it, by `seed`,
+    and cuts it into batches of `batch`; the few points left over wait for another epoch. `optimizer` is one of Keras'.
+    The loss is the mean of −log_prob plus the penalties that a Keras model declares (`model.losses`).
+
+    With `validation`, points like x, the NLL on them is measured after each epoch. With `patience`, training stops
+    after that many epochs with no better one, and the weights of the best epoch are restored. `each_epoch(epoch)`, for
+    pictures on the way, is called with 0 before the first epoch and with 1, 2, … after each. `kind` is that of
+    `jit_compile`.
+
+    Returns lists with a value an epoch: `loss` in nats, `val_loss` if there is validation, and `seconds` of training so
+    far, compilation included, validation and `each_epoch` left out.
+
+    Why a whole epoch: a step of a small flow takes less time than Python takes to start it. On TensorFlow the loop over
+    the batches runs inside the graph. On another backend Keras' `fit` trains, and the model is one of Keras', whose
+    `compute_loss` gives the same loss.
+
+    Raises CourseError if there is nothing to train, and at the end of an epoch in which the loss was not finite.
+    """
+    variables = list(model.trainable_variables if variables is None else variables)
+    if not variables:
+        raise CourseError("The model has no trainable variables and would not learn: build it, and track its networks.")
+    if len(x) < batch:
+        raise CourseError(f"{len(x)} points do not make a batch of {batch}: lower the batch size.")
+    if patience is not None and validation is None:
+        raise CourseError("Without validation points nothing tells which epoch is the best: give validation=….")
+    each_epoch = each_epoch or (lambda epoch: None)
+    progress = Progress(label)
+    if course.backend() != "tensorflow":
+        if not isinstance(model, keras.Model):
+            raise CourseError(f"{type(model).__name__} trains on TensorFlow alone: unset KERAS_BACKEND.")
+        callbacks = [progress, StopOnBadLoss(), keras.callbacks.LambdaCallback(lambda e, logs: each_epoch(e + 1))]
+        each_epoch(0)
+        model.compile(optimizer, jit_compile=jit_compile(kind))
+        return _fit_by_keras(model, x, epochs, batch, validation, patience, callbacks) | {"seconds": progress.seconds}
+
+    run_epoch, measure = _compile_epoch(model, variables, x, optimizer, kind)
+    rng = np.random.default_rng(seed)
+    history = {"loss": []} | ({"val_loss": []} if validation is not None else {})
+    best, best_epoch, best_values = math.inf, 0, []
+    steps = len(x) // batch
+    each_epoch(0)
+    progress.set_params({"epochs": epochs, "steps": steps})
+    progress.on_train_begin()
+    for epoch in range(epochs):
+        progress.on_epoch_begin(epoch)
+        losses = run_epoch(rng.permutation(len(x))[: steps * batch].reshape(steps, batch)).numpy()
+        for step in np.flatnonzero(~np.isfinite(losses))[:1]:
+            _stop_unless_finite(float(losses[step]), epoch * steps + int(step) + 1)
+        logs = {"loss": float(losses.mean())}
+        progress.on_test_begin()
+        if validation is not None:
+            logs["val_loss"] = float(measure(validation))
+        progress.on_epoch_end(epoch, logs)
+        for name, value in logs.items():
+            history[name].append(value)
+        each_epoch(epoch + 1)
+        if patience is not None:
+            if logs["val_loss"] < best:
+                best, best_epoch, best_values = logs["val_loss"], epoch, [v.numpy() for v in variables]
+            if epoch - best_epoch >= patience:
+                break
+    for variable, value in zip(variables, best_values, strict=False):
+        variable.assign(value)
+    progress.on_train_end()
+    return history | {"seconds": progress.seconds}
+
+
+def _compile_epoch(model, variables, x, optimizer, kind):
+    """Two compiled functions: one runs an epoch and gives the loss of each step, one gives the NLL of points."""
+    import tensorflow as tf
+
+    x = tf.constant(x)
+    optimizer.build(variables)
+    raw = [getattr(v, "value", v) if isinstance(v, keras.Variable) else v for v in variables]
+    compiled = tf.function(jit_compile=bool(jit_compile(kind)))
+
+    @compiled
+    def run_epoch(order):  # (steps, batch): which points go into which step
+        losses = tf.TensorArray(tf.float32, len(order))
+        for step in tf.range(len(order)):
+            points = tf.gather(x, order[step])
+            with tf.GradientTape() as tape:
+                loss = -tf.reduce_mean(model.log_prob(points))
+                loss += sum(getattr(model, "losses", []))
+            optimizer.apply(tape.gradient(loss, raw), variables)
+            losses = losses.write(step, loss)
+        return losses.stack()
+
+    @compiled
+    def measure(points):
+        return -tf.reduce_mean(model.log_prob(points))
+
+    return run_epoch, measure
+
+
+def _fit_by_keras(model, x, epochs, batch, validation, patience, callbacks):
+    """Keras' own loop over steps, with the same early stopping, for a model that is compiled."""
+    if patience is not None:
+        callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True))
+    watched = {} if validation is None else {"validation_data": (validation,), "validation_batch_size": len(validation)}
+    fitted = model.fit(x, batch_size=batch, epochs=epochs, callbacks=callbacks, verbose=0, **watched)
+    return {name: fitted.history[name] for name in ("loss", "val_loss") if name in fitted.history}
 
 
 # ------------------------------------------------------------------------------------------------ kept weights

@@ -163,7 +163,12 @@ def test_whole_epochs_do_the_steps_that_a_plain_loop_does():
 
 def test_the_best_epoch_is_restored():
     model, seen = Gaussian(), []
-    history = fit(model, validation=points + 1.0, patience=3, each_epoch=lambda e: seen.append(keras.ops.convert_to_numpy(model.mean)))
+    history = fit(
+        model,
+        validation=points + 1.0,
+        patience=3,
+        each_epoch=lambda e: seen.append(keras.ops.convert_to_numpy(model.mean)),
+    )
     best = int(np.argmin(history["val_loss"]))
     assert best < len(history["val_loss"]) - 1 < 29, "the shifted points are best on the way, and training stops early"
     assert len(history["val_loss"]) - 1 - best == 3

@@ -105,12 +105,13 @@ def class_legend(figure, axis, columns: int = 5) -> None:
 
 
 def curves(
-    lines: dict[str, tuple], alt: str, x_label: str, y_label: str, levels: dict[str, float] | None = None, y_limits=None
-) -> None:
-    """Lines `name: (x, y)` in one picture, each with its own marker, over named horizontal levels."""
+    lines: dict[str, tuple], alt: str, x_label: str, y_label: str, levels: dict[str, float] | None = None,
+    y_limits=None, marks: bool = True,
+) -> None:  # fmt: skip
+    """Lines `name: (x, y)` in one picture, each with its own marker if `marks`, over named horizontal levels."""
     figure, axis = plt.subplots(figsize=(WIDTH, 4))
     for (name, (x, y)), marker, colour in zip(lines.items(), "osD^vPX*", COLOURS, strict=False):
-        axis.plot(x, y, marker=marker, color=colour, label=name)
+        axis.plot(x, y, marker=marker if marks else None, color=colour, label=name)
     for (name, level), style in zip((levels or {}).items(), ("--", ":", "-."), strict=False):
         axis.axhline(level, color="0.35", linestyle=style, linewidth=1.2, label=f"{name}: {level:.4f}")
     axis.set_xlabel(x_label)
@@ -136,11 +137,14 @@ def points_panels(panels: dict[str, tuple], alt: str, limit: float = 3.0, column
 
 
 def draw_points(axis, points: np.ndarray, labels=None, limit: float = 3.0, classes=None) -> None:
-    """Points (count, 2) on an axis that shows [−limit, limit]², coloured by their label 0, 1, … if there are labels."""
-    for index in range(1 if labels is None else int(max(labels)) + 1):
-        chosen = points if labels is None else points[labels == index]
-        name = classes[index] if classes else None
-        axis.scatter(*chosen.T, s=3, alpha=0.5, color=COLOURS[index], linewidths=0, label=name)
+    """Points (count, 2) on an axis that shows [−limit, limit]², coloured by their labels 0, 1, …, or grey without."""
+    style = {"s": 3, "alpha": 0.5, "linewidths": 0}
+    if labels is None:
+        axis.scatter(*points.T, color="0.35", **style)
+    else:
+        for index in range(int(max(labels)) + 1):
+            name = classes[index] if classes else None
+            axis.scatter(*points[labels == index].T, color=COLOURS[index], label=name, **style)
     axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     axis.tick_params(labelsize=8)
 
@@ -154,7 +158,7 @@ def density_panels(panels: dict[str, np.ndarray], alt: str, limit: float, column
     figure, axes = _square_panels(len(panels), columns)
     for axis, (title, values) in zip(axes, panels.items(), strict=False):
         extent = (-limit, limit, -limit, limit)
-        image = axis.imshow(values, origin="lower", extent=extent, cmap="magma_r", vmin=0, vmax=top)
+        image = axis.imshow(values, origin="lower", extent=extent, cmap="BuPu", vmin=0, vmax=top)
         axis.set_title(title, fontsize=10)
         axis.tick_params(labelsize=8)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, fraction=0.03, pad=0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,17 @@ def table(rows: list[dict]) -> pd.DataFrame:
     """Rows as a table with the models at its side; a figure that a row does not have is left blank."""
     frame = pd.DataFrame(rows).set_index("model")
     return frame.map(_shown).rename_axis(None)
+
+
+def milliseconds(call, repeats: int = 20) -> float:
+    """How long `call()` takes in milliseconds: the median of some repeats, after one that is not counted."""
+    call()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return 1000 * float(np.median(times))
 
 
 def results_path() -> Path:

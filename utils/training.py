@@ -320,6 +320,36 @@ def _fit_by_keras(model, x, epochs, batch, validation, patience, callbacks):
     return {name: fitted.history[name] for name in ("loss", "val_loss") if name in fitted.history}
 
 
+def compiled(function, model, kind: str = "dense"):
+    """A compiled form of `function`, which takes arrays and uses `model`'s weights as they are at each call.
+
+    What it returns, a tensor or a tuple of them, comes as NumPy arrays. The first call with a new shape compiles.
+    """
+    if course.backend() == "tensorflow":
+        import tensorflow as tf
+
+        run = tf.function(function, jit_compile=bool(jit_compile(kind)))
+    elif course.backend() == "jax":
+        import jax
+
+        def pure(values, *inputs):  # JAX would freeze weights that are not handed in
+            with keras.StatelessScope(state_mapping=list(zip(model.variables, values, strict=True))):
+                return function(*inputs)
+
+        jitted = jax.jit(pure)
+
+        def run(*inputs):
+            return jitted([v.value for v in model.variables], *inputs)
+    else:
+        run = function
+
+    def call(*inputs):
+        outputs = run(*[keras.ops.convert_to_tensor(x) for x in inputs])
+        return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+    return call
+
+
 # ------------------------------------------------------------------------------------------------ kept weights
 
 

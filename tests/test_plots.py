@@ -1,8 +1,11 @@
 """Pictures: shown with words, closed, and legible."""
 
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from utils import plots
 
@@ -49,3 +52,30 @@ def test_grey_images_keep_their_scale():
     plots.draw_image(axis, np.full((4, 4, 1), 0.5))
     assert axis.images[0].get_clim() == (0, 1), "an image of one grey is grey, not stretched to black"
     plt.close(figure)
+
+
+def test_animation_is_a_picture_that_moves(shown):
+    rng = np.random.default_rng(0)
+    alt = "Points that jump"
+    plots.animation(lambda axis, frame: plots.draw_points(axis, rng.normal(size=(50, 2))), frames=5, alt=alt)
+    (bundle, _), *_ = shown
+    with Image.open(io.BytesIO(bundle["image/png"])) as picture:
+        assert picture.n_frames == 5 and picture.mode == "P"
+    assert bundle["text/plain"] == alt
+
+
+def test_density_panels_share_one_scale_and_lie_the_right_way_up(shown, monkeypatch):
+    images = []
+    real = plots.plt.Axes.imshow
+    monkeypatch.setattr(plots.plt.Axes, "imshow", lambda *a, **k: images.append((a[1], k)) or real(*a, **k))
+    plots.density_panels({"a": np.eye(4), "b": 3 * np.eye(4)}, alt="Two", limit=2.0)
+    assert {k["vmax"] for _, k in images} == {1.0} and all(k["origin"] == "lower" for _, k in images)
+
+
+def test_points_without_classes_are_grey_and_with_classes_named(shown):
+    _, axis = plt.subplots()
+    plots.draw_points(axis, np.zeros((3, 2)))
+    plots.draw_points(axis, np.zeros((4, 2)), np.array([0, 1, 1, 0]), classes=("up", "down"))
+    assert axis.get_legend_handles_labels()[1] == ["up", "down"]
+    assert axis.get_aspect() == 1.0
+    plt.close()

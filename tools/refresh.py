@@ -85,7 +85,7 @@ def smaller_png(encoded: str) -> str:
     if len(raw) <= LARGE_PICTURE:
         return encoded
     with Image.open(io.BytesIO(raw)) as picture:
-        if picture.mode == "P":
+        if picture.mode == "P" or picture.n_frames > 1:  # has a palette, or moves
             return encoded
         buffer = io.BytesIO()
         picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)

@@ -4,7 +4,7 @@ PYTHON ?= $(shell [ -x .venv/bin/python ] && echo .venv/bin/python || echo pytho
 CONSTRAINTS ?= constraints.txt
 VENV := .venv/bin/python
 
-.PHONY: run test lab lint refresh environment
+.PHONY: run test lab lint refresh bench environment
 run: environment      ## execute the chapters (CHAPTER=01 for one) and make the pages under output/
 	@$(VENV) -m tools.run $(CHAPTER)
 test: environment     ## tests of utils and tools, then every chapter in the quick profile
@@ -15,5 +15,9 @@ lint: environment     ## ruff, valid notebooks, outputs that belong to the code
 	@$(VENV) -m ruff check . && $(VENV) -m tools.lint
 refresh: environment  ## execute the chapters in place, full profile, and store their outputs
 	@$(VENV) -m tools.refresh $(CHAPTER)
+bench: environment    ## against the book's settings and the PyTorch libraries (QUICK=1 for a short version)
+	@$(PYTHON) tools/environment.py --constraints "" --folder .venv-benchmarks --gigabytes 8 \
+		--requirements benchmarks/requirements.txt
+	@$(VENV) -m benchmarks.run
 environment:
 	@$(PYTHON) tools/environment.py --constraints "$(CONSTRAINTS)"

@@ -1,9 +1,10 @@
 """Makes the environment of the course, `.venv`, and brings it up to date; does nothing when it is.
 
-    python3 tools/environment.py [--constraints FILE]
+    python3 tools/environment.py [--constraints FILE] [--requirements FILE --folder .venv-NAME --gigabytes N]
 
 Needs the standard library only, and is written so that an old Python reaches the line that says it is too old.
-`--constraints ""` takes the newest versions in the ranges of requirements.txt.
+`--constraints ""` takes the newest versions in the ranges of requirements.txt. The other three make a second
+environment, as `make bench` does.
 """
 
 import argparse
@@ -22,20 +23,24 @@ NEEDED_GIGABYTES = 4.0  # TensorFlow and what it needs take 3 GB, and pip unpack
 def main():
     parser = argparse.ArgumentParser(description="Makes or updates the environment .venv of the course.")
     parser.add_argument("--constraints", default="constraints.txt", help='exact versions; "" for the newest in range')
-    chosen = parser.parse_args().constraints
+    parser.add_argument("--requirements", default="requirements.txt", help="what to install")
+    parser.add_argument("--folder", default=".venv", help="the environment's folder, in the repository's root")
+    parser.add_argument("--gigabytes", type=float, default=NEEDED_GIGABYTES, help="free space that it needs")
+    options = parser.parse_args()
+    chosen, requirements = options.constraints, options.requirements
     problem = unsuitable(sys.version_info, importlib.util.find_spec)
     if problem:
         sys.exit(problem)
     if chosen and not os.path.exists(os.path.join(ROOT, chosen)):
         sys.exit("There is no file %s to take exact versions from: check CONSTRAINTS." % chosen)
-    folder = os.path.join(ROOT, ".venv")
-    wanted = fingerprint(chosen)
+    folder = os.path.join(ROOT, options.folder)
+    wanted = fingerprint(chosen, requirements)
     if is_current(folder, wanted):
         return
-    problem = disk_full(ROOT, NEEDED_GIGABYTES)
+    problem = disk_full(ROOT, options.gigabytes)
     if problem:
         sys.exit(problem)
-    build(folder, chosen, wanted)
+    build(folder, chosen, wanted, requirements)
 
 
 def unsuitable(version, find_spec):
@@ -63,10 +68,10 @@ def disk_full(folder, gigabytes):
     )  # fmt: skip
 
 
-def fingerprint(constraints):
+def fingerprint(constraints, requirements="requirements.txt"):
     """Changes when the requirements, the constraints or the Python do."""
     digest = hashlib.sha256(("%d.%d %s\n" % (sys.version_info[0], sys.version_info[1], constraints)).encode())
-    for name in ["requirements.txt"] + ([constraints] if constraints else []):
+    for name in [requirements] + ([constraints] if constraints else []):
         with open(os.path.join(ROOT, name), "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()
@@ -86,16 +91,17 @@ def is_current(folder, wanted):
         return False
 
 
-def build(folder, constraints, wanted):
+def build(folder, constraints, wanted, requirements="requirements.txt"):
     """Makes the environment, or mends one that is unfinished or out of date; marks it as finished at the end."""
     mark = os.path.join(folder, "course-environment")
     if os.path.exists(mark):
         os.remove(mark)
     same_python = os.path.exists(python_of(folder)) and version_of(folder) == list(sys.version_info[:2])
-    print("Setting up .venv with Python %d.%d: some minutes, once." % sys.version_info[:2], flush=True)
-    run([sys.executable, "-m", "venv", folder] + ([] if same_python else ["--clear"]), "making .venv")
+    name = os.path.basename(folder)
+    print("Setting up %s with Python %d.%d: some minutes, once." % ((name,) + sys.version_info[:2]), flush=True)
+    run([sys.executable, "-m", "venv", folder] + ([] if same_python else ["--clear"]), "making " + name)
     command = [python_of(folder), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
-    command += ["-r", "requirements.txt"] + (["-c", constraints] if constraints else [])
+    command += ["-r", requirements] + (["-c", constraints] if constraints else [])
     run(command, "installing the packages", show=lambda line: line.startswith(("Collecting", "Installing")))
     with open(mark, "w") as file:
         file.write(wanted)

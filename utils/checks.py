@@ -17,6 +17,9 @@ from utils import course
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
+FEW_DIMENSIONS = 8
+
+
 class CheckFailed(AssertionError):
     """A figure is out of tolerance; the message gives both."""
 
@@ -46,7 +49,11 @@ def log_det_error(transform: Transform, log_det: Transform, x: np.ndarray, toler
 
 
 def jacobian(transform: Transform, x: np.ndarray) -> np.ndarray:
-    """∂transform_i/∂x_j of each point by automatic differentiation: (count, …) to (count, D, D), D numbers a point."""
+    """∂transform_i/∂x_j of each point by automatic differentiation: (count, …) to (count, D, D), D numbers a point.
+
+    On TensorFlow the rows of a small Jacobian are computed one after another: to vectorise over them it would trace the
+    whole function again, which takes longer.
+    """
     x = _tensor(x)
     size = int(np.prod(x.shape[1:]))
 
@@ -57,10 +64,14 @@ def jacobian(transform: Transform, x: np.ndarray) -> np.ndarray:
     if engine == "tensorflow":
         import tensorflow as tf
 
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch(x)
             y = flat(x)
-        rows = tape.batch_jacobian(y, x).numpy()
+            outputs = tf.unstack(y, axis=1) if size <= FEW_DIMENSIONS else []
+        if outputs:
+            rows = np.stack([tape.gradient(output, x, unconnected_gradients="zero") for output in outputs], axis=1)
+        else:
+            rows = tape.batch_jacobian(y, x).numpy()
     elif engine == "jax":
         import jax
 

@@ -51,6 +51,16 @@ def race_realnvp(seed, quick):
     return clock.result(parameters=model.count_params(), versions=versions(*KERAS))
 
 
+def race_spline(seed, quick):
+    """Chapter 5's flow: six spline couplings of 2 x 16 with 8 bins, by TFP."""
+    chain, spline_coupling = definitions("05_tfp_flows", "chain", "spline_coupling")
+    clock = Race(epochs=2 if quick else 100, compiles=True)
+    model = chain(spline_coupling, 6)
+    train_in_graphs(model, clock, batch=512, peak=1e-2)
+    parameters = int(sum(np.prod(variable.shape) for variable in model.trainable_variables))
+    return clock.result(parameters=parameters, versions=versions("tensorflow-probability", *KERAS))
+
+
 def book_realnvp():
     """The book's: six couplings, s and t by two networks of 4 x 256 each, a log-scale of at most 1."""
 
@@ -182,7 +192,7 @@ def scale(axis, quick):
     return {"rows": rows, "versions": versions(*KERAS)}
 
 
-RACES = {"the book's RealNVP": race_book, "our RealNVP": race_realnvp}
+RACES = {"the book's RealNVP": race_book, "our RealNVP": race_realnvp, "our spline flow": race_spline}
 EQUALS = {"ours": equal_ours, "TFP": equal_tfp}
 TASKS = {
     "race": lambda name, seed, quick: RACES[name](seed, quick),

@@ -49,7 +49,7 @@ def tasks(quick: bool) -> list[Task]:
     equals = [("ours", "ours"), ("TFP", "ours"), ("normflows", "peers"), ("zuko", "peers"), ("nflows", "peers")]
     chosen = [Task("equal", name, worker) for name, worker in equals]
     for seed in seeds:
-        chosen.append(Task("race", "our RealNVP", "ours", seed))
+        chosen += [Task("race", name, "ours", seed) for name in ("our RealNVP", "our spline flow")]
         chosen += [Task("race", name, "peers", seed) for name in peers]
     chosen += [Task("scale", axis, "ours") for axis in ("dimension", "couplings", "batch")]
     return [*chosen, Task("race", "the book's RealNVP", "ours")]  # one seed, last: it takes as long as all others

@@ -66,6 +66,23 @@ def test_saved_weights_and_record_come_back(model, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
 
 
+def test_a_module_of_tensorflow_comes_back_too(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+
+    class Module(tf.Module):
+        def __init__(self, width):
+            self.a, self.b = tf.Variable(tf.random.normal([2, width])), tf.Variable(tf.random.normal([width]))
+
+    kept, fresh = Module(3), Module(3)
+    training.save(kept, tmp_path / "flow", seconds=[1.5])
+    assert training.load(fresh, tmp_path / "flow") == {"seconds": [1.5]}
+    assert np.array_equal(fresh.a, kept.a) and np.array_equal(fresh.b, kept.b)
+    with pytest.raises(CourseError, match="does not fit .*: set LOAD = False and train again"):
+        training.load(Module(4), tmp_path / "flow")
+    with pytest.raises(CourseError, match="No weights of an earlier run"):
+        training.load(kept, tmp_path / "other")
+
+
 def test_interrupted_save_leaves_the_older_one(model, tmp_path, monkeypatch):
     path = tmp_path / "run"
     training.save(model, path, epoch=1)

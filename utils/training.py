@@ -353,34 +353,45 @@ def compiled(function, model, kind: str = "dense"):
 # ------------------------------------------------------------------------------------------------ kept weights
 
 
-def save(model: keras.Model, path: Path, **record) -> None:
-    """Keeps a model's weights in `<path>.weights.h5` and a record (lists and numbers) in `<path>.json`.
+def save(model, path: Path, **record) -> None:
+    """Keeps a model's weights beside `path` and a record (lists and numbers) in `<path>.json`.
 
-    Both are written beside their place and moved there, so that an interrupted save leaves the older one whole.
+    Of a Keras model they go into `<path>.weights.h5`; of a `tf.Module`, such as a flow of TFP, `model.variables` go
+    into `<path>.weights.npz`. All files are written beside their place and moved there, so that an interrupted save
+    leaves the older ones whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(path.name + ".half.weights.h5")
-    model.save_weights(half)
-    half.replace(_weights(path))
+    half = _weights(model, path.with_name(path.name + ".half"))
+    if isinstance(model, keras.Model):
+        model.save_weights(half)
+    else:
+        np.savez(half, *[variable.numpy() for variable in model.variables])
+    half.replace(_weights(model, path))
     half = path.with_name(path.name + ".half.json")
     half.write_text(json.dumps(record, default=float), "utf-8")
     half.replace(path.with_name(path.name + ".json"))
 
 
-def load(model: keras.Model, path: Path) -> dict:
+def load(model, path: Path) -> dict:
     """Loads what `save` kept into a model of the same architecture, and returns the record.
 
     Raises CourseError where there is nothing, or nothing that fits.
     """
-    if not _weights(path).exists():
-        raise CourseError(f"No weights of an earlier run in {_weights(path)}: set LOAD = False and run this cell.")
+    weights = _weights(model, path)
+    if not weights.exists():
+        raise CourseError(f"No weights of an earlier run in {weights}: set LOAD = False and run this cell.")
     try:
-        model.load_weights(_weights(path))
+        if isinstance(model, keras.Model):
+            model.load_weights(weights)
+        else:
+            with np.load(weights) as kept:
+                for variable, name in zip(model.variables, kept.files, strict=True):
+                    variable.assign(kept[name])
         return json.loads(path.with_name(path.name + ".json").read_text("utf-8"))
     except (ValueError, OSError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise CourseError(f"{_weights(path)} does not fit ({reason}): set LOAD = False and train again.") from None
+        raise CourseError(f"{weights} does not fit ({reason}): set LOAD = False and train again.") from None
 
 
-def _weights(path: Path) -> Path:
-    return path.with_name(path.name + ".weights.h5")
+def _weights(model, path: Path) -> Path:
+    return path.with_name(path.name + (".weights.h5" if isinstance(model, keras.Model) else ".weights.npz"))

@@ -20,7 +20,7 @@ from tools import chapters
 from tools.run import Screen, clock
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-LARGE_PICTURE = 100_000  # bytes
+LARGE_PICTURE = 50_000  # bytes
 CPP_LOG = re.compile(r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d|[IWE]0000 )")
 
 

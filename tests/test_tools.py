@@ -17,7 +17,10 @@ ROOT = chapters.ROOT
 
 def notebook(*sources, title="# A chapter"):
     cells = [nbformat.v4.new_markdown_cell(f"{title}\n[![Open in Colab](x)]({address.colab('09_test.ipynb')})")]
-    return nbformat.v4.new_notebook(cells=cells + [nbformat.v4.new_code_cell(source) for source in sources])
+    for number, source in enumerate(sources):
+        cells += [nbformat.v4.new_markdown_cell("And then:")] if number else []
+        cells.append(nbformat.v4.new_code_cell(source))
+    return nbformat.v4.new_notebook(cells=cells)
 
 
 @pytest.fixture
@@ -115,7 +118,7 @@ def test_run_writes_pages_names_failures_and_leaves_notebooks_alone(course_of, t
     index = (tmp_path / "output" / "index.html").read_text()
     assert 'href="pages/01_good.html"' in index
     executed = chapters.read(tmp_path / "output" / "pages" / "02_bad.ipynb")
-    assert executed.cells[1].execution_count == 1 and executed.cells[3].execution_count is None
+    assert executed.cells[1].execution_count == 1 and executed.cells[5].execution_count is None
 
 
 def test_one_chapter_is_chosen_by_the_start_of_its_name(course_of):
@@ -204,7 +207,7 @@ def test_lint_sees_what_is_wrong(course_of):
         return change(path, edit)
 
     assert "older than its code" in faults(lambda book: book.cells[1].update(source="x = 2"))
-    assert "not executed once" in faults(lambda book: book.cells[2].update(execution_count=7))
+    assert "not executed once" in faults(lambda book: book.cells[3].update(execution_count=7))
     error = nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[])
     assert "a stored error, ValueError" in faults(lambda book: book.cells[1].update(outputs=[error]))
     stderr = nbformat.v4.new_output("stream", name="stderr", text="careful")
@@ -216,6 +219,7 @@ def test_lint_sees_what_is_wrong(course_of):
     assert "widget state" in faults(lambda book: book.metadata.update(widgets={}))
     assert "no Colab badge" in faults(lambda book: book.cells[0].update(source="# T"))
     assert "over 1 MB" in faults(lambda book: book.cells[0].update(source=book.cells[0].source + "x" * 1_000_001))
+    assert "no sentence between" in faults(lambda book: book.cells.pop(2))
     assert "over 100 characters" in faults(lambda book: book.cells[1].update(source="x = " + "1" * 100))
     assert faults(lambda book: book.cells[0].update(source=book.cells[0].source + " and more prose")) == ""
     path.write_text("{}")

@@ -181,7 +181,8 @@ def main_rows(races) -> str:
         rows.append([name, milestone(runs, 0.05), milestone(runs, 0.02), final_kl(runs), f"{seconds:.0f}"])
     results = [(None, run) for runs in races.values() for run in runs]
     head = ["two moons", "seconds to 0.05 nats", "seconds to 0.02 nats", "KL at the end (nats)", "seconds"]
-    return f"{table(head, rows)}\n\n{against_the_book(races)} {where(results)}".replace("  ", " ")
+    said = f"{against_the_book(races)} {where(results)}".strip()
+    return f"{table(head, rows)}\n\n{said}"
 
 
 def quote(readme: Path, rows: str) -> None:

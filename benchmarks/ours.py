@@ -61,6 +61,21 @@ def race_spline(seed, quick):
     return clock.result(parameters=parameters, versions=versions("tensorflow-probability", *KERAS))
 
 
+class BookCoupling(Coupling):
+    """The book's affine coupling: from data to noise it subtracts and divides, where ours multiplies and adds.
+
+    The two families are not the same: t is here in units of x. A bound on |s| of 1 is the book's tanh.
+    """
+
+    def inverse(self, x):
+        s, t = self.log_scale_and_shift(x)
+        return (x - t) * keras.ops.exp(-s), -keras.ops.sum(s, axis=-1)
+
+    def forward(self, z):
+        s, t = self.log_scale_and_shift(z)
+        return z * keras.ops.exp(s) + t
+
+
 def book_realnvp():
     """The book's: six couplings, s and t by two networks of 4 x 256 each, a log-scale of at most 1."""
 
@@ -74,7 +89,7 @@ def book_realnvp():
             outputs.append(keras.layers.Dense(2)(h))
         return keras.Model(x, keras.layers.concatenate(outputs))
 
-    return RealNVP([Coupling([k % 2, 1 - k % 2], network(), bound=1.0) for k in range(6)])
+    return RealNVP([BookCoupling([k % 2, 1 - k % 2], network(), bound=1.0) for k in range(6)])
 
 
 class Laps(keras.callbacks.Callback):

@@ -51,7 +51,7 @@ def by_name(results, kind) -> dict[str, list[dict]]:
 
 
 def page(races, results) -> str:
-    parts = ["# Benchmark", where(results)]
+    parts = ["# Benchmark", where(results), "What to know about these figures stands in the README, section Benchmark."]
     if races:
         parts += ["## Time to a distance from the truth", RACES, race_table(races), against_the_book(races)]
         parts += [compilation_table(races), "![KL against seconds of training](benchmark.svg)"]
@@ -205,7 +205,10 @@ def draw(races, path: Path) -> None:
     for target in MILESTONES:
         axis.axhline(target, color="0.8", linewidth=0.7, zorder=0)
     axis.set(xscale="log", xlabel="seconds of training, compilation included")
-    axis.set(yscale="log", ylabel="KL to the truth (nats)")
+    axis.set(yscale="log", ylabel="KL to the truth (nats)", ylim=(None, 1.0))
+    longest = max(run["seconds"][-1] for runs in races.values() for run in runs)
+    seconds = [tick for tick in (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000) if tick <= 1.5 * longest]
+    axis.set_xticks(seconds, [f"{tick:,}" for tick in seconds])
     axis.set_yticks(MILESTONES, [f"{target:g}" for target in MILESTONES])
     axis.minorticks_off()
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), title="a mark where each training ends")

@@ -94,3 +94,22 @@ def test_our_side_measures_a_race(tmp_path):
     result = json.loads(path.read_text())
     assert len(result["kl"]) == len(result["seconds"]) == 2 and 0 < result["kl"][1] < result["kl"][0]
     assert result["parameters"] == 20_544 and 0 < result["compile_seconds"] < result["seconds"][0]
+
+
+def test_the_books_coupling_subtracts_and_divides():
+    """z = (x - t) exp(-s), with the log-determinant that automatic differentiation finds."""
+    import keras
+
+    from benchmarks.ours import BookCoupling
+    from utils import checks
+
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(4)])
+    coupling = BookCoupling([1, 0], network, bound=1.0)
+    x = np.random.default_rng(0).normal(size=(50, 2)).astype("float32")
+    s, t = (keras.ops.convert_to_numpy(part) for part in coupling.log_scale_and_shift(x))
+    z, log_det = (keras.ops.convert_to_numpy(part) for part in coupling.inverse(x))
+    assert np.abs(s[:, 1]).max() > 0.05 and not s[:, 0].any()
+    assert np.allclose(z, (x - t) * np.exp(-s), atol=1e-6) and np.allclose(log_det, -s.sum(axis=1), atol=1e-6)
+    checks.inverse_error(lambda x: coupling.inverse(x)[0], coupling.forward, x)
+    checks.log_det_error(lambda x: coupling.inverse(x)[0], lambda x: coupling.inverse(x)[1], x)

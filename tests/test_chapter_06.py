@@ -9,10 +9,10 @@ from utils import checks, training
 from utils.chapters import definitions
 
 (
-    ActNorm, ChannelCoupling, Convolution1x1, ImageFlow, LUConvolution, MaskedCoupling, Scale, Split, Squeeze,
+    ActNorm, ChannelCoupling, Convolution1x1, Curve, LUConvolution, MaskedCoupling, Scale, Split, Squeeze,
     build_glow, checkerboard, dequantise, draw_latents, half_of_channels, quantise, shaken,
 ) = definitions(
-    "06_glow", "ActNorm", "ChannelCoupling", "Convolution1x1", "ImageFlow", "LUConvolution", "MaskedCoupling", "Scale",
+    "06_glow", "ActNorm", "ChannelCoupling", "Convolution1x1", "Curve", "LUConvolution", "MaskedCoupling", "Scale",
     "Split", "Squeeze", "build_glow", "checkerboard", "dequantise", "draw_latents", "half_of_channels", "quantise",
     "shaken",
 )  # fmt: skip
@@ -123,6 +123,15 @@ def test_lu_and_plain_convolution_agree(rng):
     assert float(LUConvolution(6, rng).log_det()) == pytest.approx(0, abs=1e-5)
 
 
+def test_the_weights_of_an_lu_convolution_are_the_whole_of_it():
+    """Its permutation and its signs too, or a loaded model would have another matrix."""
+    first, other = (LUConvolution(6, np.random.default_rng(seed)) for seed in (0, 1))
+    matrix = ops.convert_to_numpy(first.matrix())
+    assert not np.array_equal(ops.convert_to_numpy(first.p), ops.convert_to_numpy(other.p))
+    other.set_weights(first.get_weights())
+    assert np.allclose(ops.convert_to_numpy(other.matrix()), matrix, atol=1e-6)
+
+
 def test_split_prior_is_a_density(rng):
     """With its own mean and deviation the split's numbers are standard normal."""
     split = shaken(Split((2, 2, 4), 8), rng, 0.3)
@@ -146,3 +155,15 @@ def test_training_lowers_the_bits(rng):
     flow.fit(x, batch_size=32, epochs=12, verbose=0)
     after = flow.evaluate(x, verbose=0)
     assert np.ravel(after)[0] < np.ravel(before)[0] - 0.3
+
+
+def test_the_curve_notes_the_mean_loss_between_two_notes_and_the_rest_of_an_epoch():
+    curve, losses = Curve(batch=2, images=4), np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    curve.on_train_begin()
+    for epoch in range(2):
+        curve.on_epoch_begin(epoch)
+        for batch in range(5):
+            curve.on_train_batch_end(batch, {"loss": losses[: batch + 1].mean()})
+        curve.on_epoch_end(epoch, {"loss": losses.mean()})
+    assert np.allclose(curve.history["loss"], 2 * [1.5, 3.5, 5.0])
+    assert curve.history["images"] == [4, 8, 10, 14, 18, 20] and len(curve.history["seconds"]) == 6

@@ -112,6 +112,20 @@ def test_actnorm_is_set_once_also_under_fit_and_after_loading(batch, rng, tmp_pa
     assert np.allclose(ops.convert_to_numpy(again.log_prob(y)), ops.convert_to_numpy(flow.log_prob(y)), rtol=1e-5)
 
 
+def test_the_scale_at_the_end_is_set_by_the_first_batch_alone(rng):
+    x = rng.normal(3, 1, (500, 2, 2, 2)).astype("float32") * np.float32([0.01, 2.0])
+    scale = Scale((2, 2, 2))
+    scale.initialise(x[:1])
+    assert np.array_equal(ops.convert_to_numpy(scale.inverse(x)[0]), x), "one image has no deviation"
+    scale.initialise(x)
+    z = ops.convert_to_numpy(scale.inverse(x)[0])
+    assert np.allclose(z.mean(axis=0), 0, atol=1e-3) and np.allclose(z.std(axis=0), 1, atol=1e-3)
+    again = Scale((2, 2, 2))
+    again.set_weights(scale.get_weights())
+    again.initialise(5 * x)
+    assert np.array_equal(ops.convert_to_numpy(again.inverse(x)[0]), z), "set twice"
+
+
 def test_lu_and_plain_convolution_agree(rng):
     lu = shaken(LUConvolution(6, rng), rng, 0.1)
     plain = Convolution1x1(6, rng)

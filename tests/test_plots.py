@@ -64,6 +64,15 @@ def test_animation_is_a_picture_that_moves(shown):
     assert bundle["text/plain"] == alt
 
 
+def test_a_colour_of_the_last_frame_alone_is_shown(shown):
+    plots.animation(lambda axis, frame: axis.set_facecolor("#1040c0" if frame == 4 else "white"), frames=5, alt="Blue")
+    (bundle, _), *_ = shown
+    with Image.open(io.BytesIO(bundle["image/png"])) as picture:
+        picture.seek(picture.n_frames - 1)  # frames that are alike are stored once
+        centre = picture.convert("RGB").getpixel((picture.width // 2, picture.height // 2))
+    assert np.abs(np.subtract(centre, (16, 64, 192))).max() < 24
+
+
 def test_density_panels_share_one_scale_and_lie_the_right_way_up(shown, monkeypatch):
     images = []
     real = plots.plt.Axes.imshow

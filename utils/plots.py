@@ -190,10 +190,11 @@ def animation(draw, frames: int, alt: str, size: float = 3.6, milliseconds: int 
         axis.clear()
         draw(axis, frame)
         figure.canvas.draw()
-        picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
-        palette = pictures[0] if pictures else None  # one for all frames: that makes the file small
-        pictures.append(picture.quantize(32, palette=palette, dither=Image.Dither.NONE))
+        pictures.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
     plt.close(figure)
+    some = np.concatenate([pictures[0], pictures[frames // 2], pictures[-1]])
+    palette = Image.fromarray(some).quantize(32)  # one for all frames: that makes the file small
+    pictures = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     buffer = io.BytesIO()
     times = [hold, *[milliseconds] * (frames - 2), hold]
     pictures[0].save(buffer, "PNG", save_all=True, append_images=pictures[1:], duration=times, loop=0, optimize=True)

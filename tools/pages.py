@@ -13,7 +13,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from traitlets.config import Config
 
-from tools import chapters
+from tools import chapters, leaderboard
 
 
 class MathMLRenderer(IPythonRenderer):
@@ -58,7 +58,7 @@ def write(notebook: nbformat.NotebookNode, path: Path, folder: Path) -> None:
 
 
 def write_index(folder: Path, index: Path, failures: dict[str, str]) -> None:
-    """Writes the page that leads to the others: every chapter that was run, this time or before, and its figures.
+    """Writes the page that leads to the others: every chapter that was run, this time or before, and the leaderboard.
 
     `failures` maps a chapter that failed this time to what stopped it.
     """
@@ -68,7 +68,8 @@ def write_index(folder: Path, index: Path, failures: dict[str, str]) -> None:
     except (OSError, ValueError):
         results = {}
     rows = [_row(path, folder, results.get(path.stem), failures.get(path.stem)) for path in chapters.find([])]
-    index.write_text(INDEX.replace("ROWS", "\n".join(rows)), "utf-8")
+    standing = leaderboard.section(results, leaderboard.codes_of(folder))
+    index.write_text(INDEX.replace("ROWS", "\n".join(rows)).replace("LEADERBOARD", standing), "utf-8")
 
 
 def _row(path: Path, folder: Path, result: dict | None, failure: str | None) -> str:
@@ -96,6 +97,13 @@ INDEX = """<!DOCTYPE html>
   body { font-family: sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.5; color: #222; }
   table { border-collapse: collapse; width: 100%; display: block; overflow-x: auto; }
   td, th { text-align: left; padding: 0.5rem 1rem 0.5rem 0; border-bottom: 1px solid #ddd; vertical-align: top; }
+  .picture { overflow-x: auto; }
+  .picture svg { width: 100%; min-width: 40rem; height: auto; }
+  .sortable td { white-space: nowrap; font-variant-numeric: tabular-nums; }
+  .sortable button { font: inherit; font-weight: bold; text-align: left; cursor: pointer;
+    border: 0; padding: 0; background: none; }
+  [aria-sort="ascending"] button::after { content: " ▲"; }
+  [aria-sort="descending"] button::after { content: " ▼"; }
 </style>
 </head>
 <body>
@@ -105,6 +113,10 @@ INDEX = """<!DOCTYPE html>
 <tr><th>Chapter</th><th>Data</th><th>Machine</th><th>Time</th></tr>
 ROWS
 </table>
+<h2>Two moons: how far from the truth?</h2>
+<p>The distance (KL, in nats) of each model's density from the exact one, on the same 10,000 fresh points, with its
+standard error; 0 is the truth. The figures are those of this machine. A click on a heading sorts the table.</p>
+LEADERBOARD
 </body>
 </html>
 """

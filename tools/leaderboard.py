@@ -1,0 +1,212 @@
+"""Where each flow stands on two moons: one picture and one table, made of what the chapters measured.
+
+    python -m tools.leaderboard
+
+writes them into docs/ and the README, from docs/leaderboard.json, which `make refresh` keeps. `make run` makes the same
+of its own figures and shows them on the index page. What is missing, or older than its chapter's code, is named.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import re
+from pathlib import Path
+
+import matplotlib
+import nbformat
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from tools import chapters
+from utils import plots
+
+DOCS = chapters.ROOT / "docs"
+BEGIN, END = "<!-- leaderboard: written by `make refresh` -->", "<!-- end of leaderboard -->"
+TOP = 0.15  # nats: where the picture ends
+BASELINES = {"Gaussian", "Gaussians", "kernel"}  # words in the names of models that are no flows
+COLUMNS = {  # a figure's name in the results, its heading, and how it is written
+    "kl": ("KL (nats)", "{:.4f}"),
+    "train_seconds": ("training (s)", "{:.3g}"),
+    "parameters": ("parameters", "{:,.0f}"),
+    "density_ms": ("10,000 densities (ms)", "{:.3g}"),
+    "sample_ms": ("10,000 samples (ms)", "{:.3g}"),
+    "inverse_error": ("inverse error", "{:.0e}"),
+}
+
+
+def rows(results: dict) -> list[dict]:
+    """The models of all chapters that have a KL, nearest to the truth first; each knows its chapter and profile."""
+    found = [
+        {**row, "chapter": int(stem[:2]), "profile": entry["profile"]}
+        for stem, entry in results.items()
+        for row in entry["rows"]
+        if row.get("kl") is not None
+    ]
+    return sorted(found, key=lambda row: row["kl"])
+
+
+def notes(results: dict, codes: dict[str, str]) -> list[str]:
+    """A line for each chapter about two moons whose figures are missing, stale or from a short run.
+
+    `codes` maps a chapter to the fingerprint of the code that gave its figures.
+    """
+    lines = []
+    for path in chapters.find([]):
+        notebook, stem = chapters.read(path), path.stem
+        if not any("moons.load(" in cell.source for cell in notebook.cells if cell.cell_type == "code"):
+            continue
+        name = chapters.title(notebook)
+        if stem not in results:
+            lines.append(f"{name}: not measured yet.")
+        elif codes.get(stem) != chapters.code_hash(notebook):
+            lines.append(f"{name}: its figures are those of an earlier version.")
+        elif results[stem]["profile"] != "full":
+            lines.append(f"{name}: figures of the {results[stem]['profile']} profile, which trains for moments only.")
+    return lines
+
+
+def picture(found: list[dict]) -> str:
+    """KL against seconds of training, as SVG; the floor is 0, the truth, and a root's scale opens up what is small."""
+    figure, axis = plt.subplots(figsize=(plots.WIDTH, 4.2))
+    axis.set_yscale("function", functions=(lambda kl: abs(kl) ** 0.5, lambda root: root**2))
+    markers = iter("osD^vPX<>p*hdH8" * 3)
+    for row in reversed(found):
+        baseline = bool(BASELINES & set(re.findall(r"\w+", row["model"])))
+        colour = "0.45" if baseline else plots.COLOURS[(row["chapter"] - 4) % len(plots.COLOURS)]
+        outside = row["kl"] > TOP
+        axis.errorbar(
+            row["train_seconds"],
+            min(max(row["kl"], 0), TOP),
+            yerr=None if outside else 2 * row["kl_se"],
+            fmt="^" if outside else next(markers),
+            color=colour,
+            markerfacecolor="white" if baseline else colour,
+            markersize=7,
+            elinewidth=1,
+            clip_on=False,
+            label=f"{row['kl']:.4f}  {label(row)}" + (" (above)" if outside else ""),
+        )
+    axis.set(xscale="log", ylim=(0, TOP), xlabel="seconds of training", ylabel="KL to the truth (nats)")
+    axis.set_yticks([0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15], ["0", "0.005", "0.01", "0.02", "0.05", "0.1", "0.15"])
+    axis.set_xticks([0.01, 0.1, 1, 10, 100], ["0.01", "0.1", "1", "10", "100"])
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color="0.9")
+    axis.legend(
+        frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9, title="KL and model (chapter)"
+    )
+    buffer = io.StringIO()
+    with plt.rc_context({"svg.hashsalt": "leaderboard"}):
+        figure.savefig(buffer, format="svg", bbox_inches="tight", facecolor="white", metadata={"Date": None})
+    plt.close(figure)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def label(row: dict) -> str:
+    return f"{row['model']} ({row['chapter']})"
+
+
+def cells(row: dict) -> list[str]:
+    """The figures of a row as they are shown; a figure that was not measured stays empty."""
+    shown = [form.format(row[key]) if row.get(key) is not None else "" for key, (_, form) in COLUMNS.items()]
+    shown[0] += f" ± {row['kl_se']:.4f}"
+    return shown
+
+
+def markdown(found: list[dict]) -> str:
+    """The table of the README."""
+    head = ["model (chapter)", *(heading for heading, _ in COLUMNS.values())]
+    lines = [head, ["---", *["---:"] * len(COLUMNS)], *([label(row), *cells(row)] for row in found)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def section(results: dict, codes: dict[str, str]) -> str:
+    """The part of the index page: the picture, what is missing, and a table that a click on a heading sorts."""
+    found = rows(results)
+    said = "".join(f"<li>{html.escape(line)}</li>" for line in notes(results, codes))
+    said = f"<ul>{said}</ul>" if said else ""
+    if not found:
+        return said
+    svg = picture(found)
+    head = "".join(
+        f'<th aria-sort="none"><button>{name}</button></th>'
+        for name in ["model (chapter)", *(heading for heading, _ in COLUMNS.values()), "profile"]
+    )
+    body = "".join(_html_row(row) for row in found)
+    table = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="picture">{svg[svg.index("<svg") :]}</div>\n{said}{table}\n<script>{SORT}</script>'
+
+
+def _html_row(row: dict) -> str:
+    values = [label(row), *(row.get(key, "") for key in COLUMNS), row["profile"]]
+    shown = [label(row), *cells(row), row["profile"]]
+    pairs = zip(values, shown, strict=True)
+    return "<tr>" + "".join(f'<td data-value="{html.escape(str(v))}">{html.escape(s)}</td>' for v, s in pairs) + "</tr>"
+
+
+SORT = """
+for (const button of document.querySelectorAll("table.sortable button")) {
+  button.onclick = () => {
+    const head = button.parentElement, column = head.cellIndex, body = head.closest("table").tBodies[0];
+    const up = head.getAttribute("aria-sort") !== "ascending";
+    for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const value = row => row.cells[column].dataset.value;
+    const order = (a, b) => a === "" ? 1 : b === "" ? -1 : isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
+    const rows = [...body.rows].sort((a, b) => order(value(a), value(b)) * (up ? 1 : -1));
+    body.append(...rows);
+  };
+}
+"""
+
+# ------------------------------------------------------------------------------------------------ docs
+
+
+def keep(stem: str, entry: dict | None, code: str) -> bool:
+    """Puts a chapter's figures, with the fingerprint of its code, into docs/leaderboard.json, if it has any of a KL."""
+    if not entry or not rows({stem: entry}):
+        return False
+    kept = stored() | {stem: {**entry, "code": code}}
+    text = json.dumps(dict(sorted(kept.items())), indent=1, ensure_ascii=False)
+    (DOCS / "leaderboard.json").write_text(text + "\n", "utf-8")
+    return True
+
+
+def stored() -> dict:
+    """What docs/leaderboard.json holds; an empty dict if there is none."""
+    path = DOCS / "leaderboard.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def faults() -> list[str]:
+    """What `make lint` has to say of docs/leaderboard.json."""
+    kept = stored()
+    return [
+        f"docs/leaderboard.json: {line}" for line in notes(kept, {stem: entry["code"] for stem, entry in kept.items()})
+    ]
+
+
+def write_docs(readme: Path = chapters.ROOT / "README.md") -> None:
+    """Writes docs/leaderboard.svg and the README's table. Raises ValueError if the README has no place for it."""
+    kept = stored()
+    found = rows(kept)
+    (DOCS / "leaderboard.svg").write_text(picture(found), "utf-8")
+    lines = notes(kept, {stem: entry["code"] for stem, entry in kept.items()})
+    machines = sorted({entry["machine"] for entry in kept.values()})
+    said = [f"Measured on {' and '.join(machines)}.", *lines]
+    text = readme.read_text("utf-8")
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"{readme.name} has no lines {BEGIN} and {END}.")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n{markdown(found)}\n\n{' '.join(said)}\n{END}{after}", "utf-8")
+
+
+def codes_of(folder: Path) -> dict[str, str]:
+    """The fingerprints of the executed notebooks in a folder."""
+    return {path.stem: chapters.code_hash(nbformat.read(path, as_version=4)) for path in folder.glob("*.ipynb")}
+
+
+if __name__ == "__main__":
+    write_docs()

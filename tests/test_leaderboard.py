@@ -46,6 +46,8 @@ def test_rows_are_those_with_a_kl_nearest_to_the_truth_first():
         ("b", 9, "full"),
     ]
     assert leaderboard.markdown(found).splitlines()[2] == "| a (9) | 0.1000 ± 0.0010 | 20 | 5 |  |  |  |"
+    slow = leaderboard.markdown([{**found[0], "density_ms": 1003.0, "sample_ms": 9.561}])
+    assert "| 1,003 | 9.56 |" in slow
 
 
 def test_what_is_missing_stale_or_short_is_said(course):

@@ -26,14 +26,22 @@ from utils import plots
 DOCS = chapters.ROOT / "docs"
 BEGIN, END = "<!-- leaderboard: written by `make refresh` -->", "<!-- end of leaderboard -->"
 TOP = 0.15  # nats: where the picture ends
+CHAPTER_COLOURS = plots.COLOURS[:3] + plots.COLOURS[4:]  # without the grey, which baselines have
 BASELINES = {"Gaussian", "Gaussians", "kernel"}  # words in the names of models that are no flows
+
+
+def time_text(value: float) -> str:
+    """Three digits, and no power of ten."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 COLUMNS = {  # a figure's name in the results, its heading, and how it is written
-    "kl": ("KL (nats)", "{:.4f}"),
-    "train_seconds": ("training (s)", "{:.3g}"),
-    "parameters": ("parameters", "{:,.0f}"),
-    "density_ms": ("10,000 densities (ms)", "{:.3g}"),
-    "sample_ms": ("10,000 samples (ms)", "{:.3g}"),
-    "inverse_error": ("inverse error", "{:.0e}"),
+    "kl": ("KL (nats)", "{:.4f}".format),
+    "train_seconds": ("training (s)", time_text),
+    "parameters": ("parameters", "{:,.0f}".format),
+    "density_ms": ("10,000 densities (ms)", time_text),
+    "sample_ms": ("10,000 samples (ms)", time_text),
+    "inverse_error": ("inverse error", "{:.0e}".format),
 }
 
 
@@ -75,7 +83,7 @@ def picture(found: list[dict]) -> str:
     markers = iter("osD^vPX<>p*hdH8" * 3)
     for row in reversed(found):
         baseline = bool(BASELINES & set(re.findall(r"\w+", row["model"])))
-        colour = "0.45" if baseline else plots.COLOURS[(row["chapter"] - 4) % len(plots.COLOURS)]
+        colour = "0.45" if baseline else CHAPTER_COLOURS[(row["chapter"] - 4) % len(CHAPTER_COLOURS)]
         outside = row["kl"] > TOP
         axis.errorbar(
             row["train_seconds"],
@@ -110,7 +118,7 @@ def label(row: dict) -> str:
 
 def cells(row: dict) -> list[str]:
     """The figures of a row as they are shown; a figure that was not measured stays empty."""
-    shown = [form.format(row[key]) if row.get(key) is not None else "" for key, (_, form) in COLUMNS.items()]
+    shown = [form(row[key]) if row.get(key) is not None else "" for key, (_, form) in COLUMNS.items()]
     shown[0] += f" ± {row['kl_se']:.4f}"
     return shown
 
@@ -154,9 +162,9 @@ for (const button of document.querySelectorAll("table.sortable button")) {
     for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
     const value = row => row.cells[column].dataset.value;
-    const order = (a, b) => a === "" ? 1 : b === "" ? -1 : isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
-    const rows = [...body.rows].sort((a, b) => order(value(a), value(b)) * (up ? 1 : -1));
-    body.append(...rows);
+    const order = (a, b) => isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
+    const rows = [...body.rows].filter(value).sort((a, b) => order(value(a), value(b)) * (up ? 1 : -1));
+    body.append(...rows, ...[...body.rows].filter(row => !value(row)));  // what was not measured comes last
   };
 }
 """
@@ -180,26 +188,28 @@ def stored() -> dict:
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
+def stored_notes() -> list[str]:
+    """What is missing or stale in docs/leaderboard.json."""
+    kept = stored()
+    return notes(kept, {stem: entry["code"] for stem, entry in kept.items()})
+
+
 def faults() -> list[str]:
     """What `make lint` has to say of docs/leaderboard.json."""
-    kept = stored()
-    return [
-        f"docs/leaderboard.json: {line}" for line in notes(kept, {stem: entry["code"] for stem, entry in kept.items()})
-    ]
+    return [f"docs/leaderboard.json: {line}" for line in stored_notes()]
 
 
 def write_docs(readme: Path = chapters.ROOT / "README.md") -> None:
     """Writes docs/leaderboard.svg and the README's table. Raises ValueError if the README has no place for it."""
-    kept = stored()
-    found = rows(kept)
-    (DOCS / "leaderboard.svg").write_text(picture(found), "utf-8")
-    lines = notes(kept, {stem: entry["code"] for stem, entry in kept.items()})
-    machines = sorted({entry["machine"] for entry in kept.values()})
-    said = [f"Measured on {' and '.join(machines)}.", *lines]
     text = readme.read_text("utf-8")
     if BEGIN not in text or END not in text:
         raise ValueError(f"{readme.name} has no lines {BEGIN} and {END}.")
+    kept = stored()
+    found = rows(kept)
+    machines = sorted({entry["machine"] for entry in kept.values()})
+    said = [f"Measured on {' and '.join(machines)}.", *stored_notes()]
     before, after = text.split(BEGIN)[0], text.split(END)[1]
+    (DOCS / "leaderboard.svg").write_text(picture(found), "utf-8")
     readme.write_text(f"{before}{BEGIN}\n{markdown(found)}\n\n{' '.join(said)}\n{END}{after}", "utf-8")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from tools import address, chapters, leaderboard
+from tools import address, chapters, leaderboard, opening
 
 MEGABYTE = 1_000_000
 LINE = 100
@@ -22,7 +22,7 @@ MACHINE_PATH = re.compile(r"(?:/home/|/root/|/Users/|/tmp/|/work/|[A-Z]:\\)\S+")
 def main() -> int:
     paths = chapters.find([])
     faults = [f"{path.name}: {fault}" for path in paths for fault in faults_of(path)]
-    faults += set_up_faults(paths) + leaderboard.faults()
+    faults += set_up_faults(paths) + leaderboard.faults() + opening.faults()
     for fault in faults:
         print(fault)
     print(f"{len(paths)} notebooks, {len(faults)} faults.")

@@ -3,7 +3,7 @@
     python -m tools.refresh [01 …]
 
 A chapter that fails is left as it was. Running it twice changes nothing but figures and timings. The figures on two
-moons go into docs/leaderboard.json, and from there into the README.
+moons go into docs/leaderboard.json, and from there into the README; two of the pictures make the one on its top.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import nbformat
 from PIL import Image
 
-from tools import chapters, leaderboard
+from tools import chapters, leaderboard, opening
 from tools.run import Screen, clock
 from utils import results
 
@@ -27,7 +27,7 @@ CPP_LOG = re.compile(r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:\
 
 
 def main(chosen: list[str]) -> int:
-    failed, kept = 0, False
+    failed, kept, stored = 0, False, set()
     # What is stored is what the text speaks of: the real clothes and the drawn faces, not a stand-in or photographs.
     os.environ["COURSE_DATA"] = "fashion-mnist"
     for variable in ("COURSE_FACES", "CELEBA_DIR"):
@@ -42,6 +42,7 @@ def main(chosen: list[str]) -> int:
             half = path.with_suffix(".half")
             nbformat.write(notebook, half)
             half.replace(path)
+            stored.add(path.stem)
             kept |= leaderboard.keep(path.stem, results.read().get(path.stem), chapters.code_hash(notebook))
             show.end(f"stored after {clock(seconds)}")
         except (chapters.Failed, ValueError, nbformat.ValidationError) as failure:
@@ -49,6 +50,8 @@ def main(chosen: list[str]) -> int:
             show.end(f"FAILED, left as it was: {failure}")
     if kept:
         leaderboard.write_docs()
+    if stored & {stem for stem, _ in opening.PARTS.values()}:
+        opening.write()
     return 1 if failed else 0
 
 

@@ -61,6 +61,12 @@ def test_wrong_version_names_version_range_and_command(monkeypatch):
         course.require("numpy")
 
 
+def test_tensorflow_probability_is_refused_on_another_backend(monkeypatch):
+    monkeypatch.setattr(course, "backend", lambda: "jax")
+    with pytest.raises(CourseError, match="KERAS_BACKEND is 'jax'.*unset KERAS_BACKEND"):
+        course.require("tensorflow-probability", "tf_keras")
+
+
 def test_versions_are_checked_before_keras_is_imported(tmp_path):
     """A package of a wrong version is found by its metadata: the import that would fail is never reached."""
     broken = tmp_path / "keras"

@@ -86,8 +86,14 @@ def require(*packages: str) -> None:
 
     `packages` are names as in requirements.txt. On Colab a missing one is installed; one that is there is never
     replaced, since Colab's own packages lean on each other. Elsewhere, and for a version out of range, raises
-    CourseError with the command that mends it.
+    CourseError with the command that mends it. TensorFlow Probability runs on TensorFlow: on another backend of
+    Keras, asking for it raises CourseError.
     """
+    if "tensorflow-probability" in packages and backend() != "tensorflow":
+        raise CourseError(
+            f"KERAS_BACKEND is {backend()!r}, and this needs TensorFlow Probability, which runs on TensorFlow: "
+            "unset KERAS_BACKEND and restart the kernel."
+        )
     ranges = requirements()
     found = {name: _problem(name, ranges.get(name, "")) for name in packages}
     missing = [name for name, problem in found.items() if problem == "missing"]

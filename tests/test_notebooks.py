@@ -40,9 +40,38 @@ def test_solutions_are_folded_and_every_exercise_has_one(path):
     assert all(cell.metadata.get("jupyter", {}).get("source_hidden") for cell in solutions)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_links_between_chapters_and_files_resolve(path):
-    for cell in chapters.read(path).cells:
-        for target in re.findall(r"\]\(([^)#]+)\)", cell.source if cell.cell_type == "markdown" else ""):
-            if not target.startswith(("http", "mailto")):
-                assert (path.parent / target).exists(), f"{target} is not there"
+def prose(path):
+    return "\n".join(cell.source for cell in chapters.read(path).cells if cell.cell_type == "markdown")
+
+
+TEXTS = {path.name: (path, prose(path)) for path in PATHS} | {
+    path.name: (path, path.read_text("utf-8"))
+    for path in (chapters.ROOT / "README.md", *sorted((chapters.ROOT / "docs").glob("*.md")))
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_between_chapters_and_files_resolve(name):
+    path, text = TEXTS[name]
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith(("http", "mailto")):
+            assert (path.parent / target).exists(), f"{target} is not there"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_chapters_and_sections_that_are_named_exist(name):
+    headings = {
+        match for path in PATHS for match in re.findall(r"^##+ (\d+\.\d+)(?= )", TEXTS[path.name][1], re.MULTILINE)
+    }
+    text = TEXTS[name][1]
+    for section in re.findall(r"\b[Ss]ections? (\d+\.\d+)", text):
+        assert section in headings, f"there is no section {section}"
+    for number in re.findall(r"\b[Cc]hapter (\d+)\b", text):
+        assert int(number) in range(1, len(PATHS) + 1), f"there is no chapter {number}"
+
+
+def test_the_readme_has_a_row_with_a_badge_for_each_chapter():
+    readme = TEXTS["README.md"][1]
+    for path in PATHS:
+        rows = [line for line in readme.splitlines() if line.startswith("| [") and f"(notebooks/{path.name})" in line]
+        assert len(rows) == 1 and address.colab(path.name) in rows[0], f"{path.name}: no row, or no badge"

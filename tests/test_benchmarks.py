@@ -92,7 +92,8 @@ def test_our_side_measures_a_race(tmp_path):
     command = [sys.executable, "-m", "benchmarks.ours", "race", "our RealNVP", "0", "quick", str(path)]
     subprocess.run(command, cwd=run.ROOT, check=True, capture_output=True)
     result = json.loads(path.read_text())
-    assert len(result["kl"]) == len(result["seconds"]) == 2 and 0 < result["kl"][1] < result["kl"][0]
+    assert len(result["kl"]) == len(result["seconds"]) == 2
+    assert 0 < min(result["kl"]) < 1.5, "a single Gaussian has 1.6; the first epochs of a high rate may go up again"
     assert result["parameters"] == 20_544 and 0 < result["compile_seconds"] < result["seconds"][0]
 
 

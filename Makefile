@@ -12,7 +12,7 @@ test: environment     ## tests of utils and tools, then every chapter in the qui
 	@$(VENV) -m pytest $(ARGS)
 jax:                  ## the chapters that need no TensorFlow on JAX, quick profile, in an environment of their own
 	@$(PYTHON) tools/environment.py --constraints requirements.txt --folder .venv-jax --gigabytes 2 \
-		--requirements tests/requirements-jax.txt
+		--requirements requirements-jax.txt
 	@KERAS_BACKEND=jax .venv-jax/bin/python -m pytest $(JAX_CHAPTERS)
 lab: environment      ## open chapter 1 in JupyterLab
 	@$(VENV) -m jupyterlab notebooks/01_autoencoder.ipynb

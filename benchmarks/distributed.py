@@ -1,6 +1,6 @@
 """Chapter 3's model on several devices and on several processes, with Keras' own engine on JAX, against one device.
 
-    pip install -r benchmarks/requirements-jax.txt
+    pip install -r requirements-jax.txt -c requirements.txt
     python benchmarks/distributed.py              # four virtual devices, then two processes, each against one device
     python benchmarks/distributed.py worker       # one of several processes: started by the line above, or by hand on
                                                   # each machine with the variables KERAS_DISTRIBUTION_*

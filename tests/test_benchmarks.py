@@ -53,6 +53,7 @@ def test_the_table_gives_median_and_range_and_says_what_only_some_seeds_reached(
     assert report.milestone(ours, 0.05) == "5.0 (5.0–5.0)"
     assert report.milestone(ours, 0.02) == "6.0, 1 of 2"
     assert report.milestone(ours, 0.01) == report.MISSING
+    assert "| 3.0, 1 of 2 |" in report.compilation_table(report.by_name(results, "race"))
     assert report.final_kl(ours) == "0.0210 (0.0120–0.0300)"
     sentence = report.against_the_book(report.by_name(results, "race"))
     assert "ends at 0.0400 nats after 200 s" in sentence and "Our RealNVP is there after 5.0 s, 1/40" in sentence

@@ -10,6 +10,16 @@ PATHS = chapters.find([])
 PARTS = ("**You will learn**", "**In the book**", "**Needs**", "## Summary", "## Exercises", "## References")
 
 
+def prose(path):
+    return "\n".join(cell.source for cell in chapters.read(path).cells if cell.cell_type == "markdown")
+
+
+TEXTS = {path.name: (path, prose(path)) for path in PATHS} | {
+    path.name: (path, path.read_text("utf-8"))
+    for path in (chapters.ROOT / "README.md", *sorted((chapters.ROOT / "docs").glob("*.md")))
+}
+
+
 def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
@@ -25,8 +35,7 @@ def test_the_set_up_cell_is_the_same_everywhere_and_holds_the_address():
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_chapter_has_its_parts_in_order(path):
-    prose = "\n".join(cell.source for cell in chapters.read(path).cells if cell.cell_type == "markdown")
-    places = [prose.find(part) for part in PARTS]
+    places = [TEXTS[path.name][1].find(part) for part in PARTS]
     assert -1 not in places, f"missing: {[part for part, place in zip(PARTS, places, strict=True) if place < 0]}"
     assert places == sorted(places)
 
@@ -38,16 +47,6 @@ def test_solutions_are_folded_and_every_exercise_has_one(path):
     solutions = [cell for cell in code_cells(notebook) if cell.source.startswith("# Solution")]
     assert exercises == len(solutions) > 0
     assert all(cell.metadata.get("jupyter", {}).get("source_hidden") for cell in solutions)
-
-
-def prose(path):
-    return "\n".join(cell.source for cell in chapters.read(path).cells if cell.cell_type == "markdown")
-
-
-TEXTS = {path.name: (path, prose(path)) for path in PATHS} | {
-    path.name: (path, path.read_text("utf-8"))
-    for path in (chapters.ROOT / "README.md", *sorted((chapters.ROOT / "docs").glob("*.md")))
-}
 
 
 @pytest.mark.parametrize("name", TEXTS)

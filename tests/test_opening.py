@@ -49,3 +49,4 @@ def test_a_description_that_nothing_has_is_named(course):
     course("02_b", "Green", (0, 200, 0))
     with pytest.raises(ValueError, match="'Blue'"):
         opening.write()
+    assert "'Blue'" in opening.faults()[0]

@@ -80,7 +80,10 @@ def write() -> None:
 def faults() -> list[str]:
     """What `make lint` has to say of docs/opening.png."""
     shown = Image.open(PICTURE).text.get("pictures") if PICTURE.exists() else None
-    current = shown == fingerprint(parts())
+    try:
+        current = shown == fingerprint(parts())
+    except ValueError as missing:
+        return [f"docs/opening.png: {missing}"]
     return [] if current else ["docs/opening.png: not of the pictures that are stored: `python -m tools.opening`."]
 
 

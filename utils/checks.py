@@ -24,15 +24,15 @@ class CheckFailed(AssertionError):
     """A figure is out of tolerance; the message gives both."""
 
 
-def inverse_error(forward: Transform, inverse: Transform, x: np.ndarray, tolerance: float = 1e-4) -> float:
-    """The largest |inverse(forward(x)) − x| over points x, in the units of x.
+def inverse_error(transform: Transform, undo: Transform, x: np.ndarray, tolerance: float = 1e-4) -> float:
+    """The largest |undo(transform(x)) − x| over points x, in the units of x.
 
-    What `forward` gives is copied before `inverse` sees it. TFP's bijectors remember which tensor they made from
+    What `transform` gives is copied before `undo` sees it. TFP's bijectors remember which tensor they made from
     which, and would answer with x itself.
     """
-    y = np.array(ops.convert_to_numpy(forward(_tensor(x))))
-    back = ops.convert_to_numpy(inverse(_tensor(y)))
-    return _at_most(_largest(back - x), tolerance, "inverse(forward(x)) differs from x by")
+    y = np.array(ops.convert_to_numpy(transform(_tensor(x))))
+    back = ops.convert_to_numpy(undo(_tensor(y)))
+    return _at_most(_largest(back - x), tolerance, "there and back, x differs by")
 
 
 def log_det_error(transform: Transform, log_det: Transform, x: np.ndarray, tolerance: float = 1e-4) -> float:

@@ -74,7 +74,7 @@ EQUALS = (
     "{couplings} affine couplings, each with one network of {depth} × {width} for scale and shift, batches of {batch}. "
     "Milliseconds for one training step, for the density of 10,000 points and for 10,000 samples. Ours is compiled, a "
     "whole epoch at a time; TFP's step is compiled; PyTorch runs as its libraries' documentation shows, uncompiled. "
-    "Our networks see both coordinates, one of them 0, and give numbers for both, hence 4,620 more parameters."
+    "Our networks see both coordinates, one of them 0, and give numbers for both: hence the few more parameters."
 )
 SCALES = {
     "dimension": "Eight couplings of 2 × 64, batches of 256. Memory is the peak of the process, TensorFlow included.",

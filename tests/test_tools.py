@@ -277,24 +277,54 @@ def small_course(tmp_path):
     for name in ("01_a", "02_b"):
         nbformat.write(notebook("x = 1"), tmp_path / "notebooks" / f"{name}.ipynb")
 
-    def pytest_run(*arguments):
-        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    # Where these tests run in one of several processes, the pytest that they start must not take itself for it.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+
+    def pytest_run(*arguments, **variables):
+        command = [sys.executable, "-m", "pytest", "-q", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, env=clean | variables
+        )
 
     return pytest_run
 
 
 def test_a_full_run_collects_every_notebook(small_course):
-    result = small_course()
+    result = small_course("--collect-only")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "02_b.ipynb" in result.stdout
 
 
 def test_a_full_run_that_misses_a_notebook_fails_and_names_it(small_course):
-    result = small_course("--ignore=notebooks/02_b.ipynb")
+    result = small_course("--collect-only", "--ignore=notebooks/02_b.ipynb")
     assert result.returncode != 0
     assert "nbval did not collect 02_b.ipynb" in result.stdout + result.stderr
 
 
 def test_a_few_by_name_are_allowed(small_course):
-    assert small_course("notebooks/01_a.ipynb").returncode == 0
+    assert small_course("--collect-only", "notebooks/01_a.ipynb").returncode == 0
+
+
+TWO_PROCESSES = ("-n", "2", "--dist", "loadfile")  # as `make test`
+
+
+def test_two_processes_miss_no_notebook_unnoticed(small_course):
+    result = small_course(*TWO_PROCESSES, "--ignore=notebooks/02_b.ipynb")
+    assert result.returncode != 0
+    assert "nbval did not collect 02_b.ipynb" in result.stdout + result.stderr
+    named = small_course(*TWO_PROCESSES, "notebooks/01_a.ipynb")
+    assert named.returncode == 0, named.stdout + named.stderr
+
+
+def test_two_processes_write_into_two_folders(small_course, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / "tests" / f"test_{name}.py").write_text(
+            "import os, pathlib, time\n"
+            f"def test_{name}():\n"
+            "    folder = pathlib.Path(os.environ['COURSE_OUTPUT'])\n"
+            "    folder.mkdir(parents=True)\n"  # fails if the other process has the same folder
+            "    time.sleep(2)\n"
+        )
+    result = small_course(*TWO_PROCESSES, "tests", COURSE_OUTPUT=str(tmp_path / "written"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(list((tmp_path / "written").iterdir())) == 2

@@ -3,7 +3,7 @@
 PYTHON ?= $(shell [ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)
 CONSTRAINTS ?= constraints.txt
 VENV := .venv/bin/python
-# How many files the tests run at a time: each takes a core and up to 4 GB.
+# How many files the tests run at a time.
 JOBS ?= 2
 JAX_CHAPTERS ?= $(foreach n,01 02 03 04 06 07,$(wildcard notebooks/$(n)_*.ipynb))
 

@@ -48,7 +48,7 @@ def pytest_xdist_setupnodes(config, specs):
 
 
 def is_full(config) -> bool:
-    """Whether pytest was told no names and no selection (-k, -m, --deselect): then it takes pyproject.toml's folders."""
+    """Whether pytest was told no names and no selection (-k, -m, --deselect) and takes pyproject.toml's folders."""
     named = config.args_source != pytest.Config.ArgsSource.TESTPATHS
     return not (named or config.option.keyword or config.option.markexpr or config.option.deselect)
 

@@ -82,7 +82,7 @@ def _row(path: Path, folder: Path, result: dict | None, failure: str | None) -> 
         return f"<tr><td>{link}</td><td>failed at {html.escape(failure)}</td><td></td><td></td></tr>"
     if result is None:
         return f"<tr><td>{link}</td><td>no figures were recorded</td><td></td><td></td></tr>"
-    minutes = f"{result['seconds'] / 60:.1f} min"
+    minutes = f"{result['seconds'] / 60:.1f}\N{NO-BREAK SPACE}min"
     cells = [link, f"{result['data']}, {result['profile']} profile", result["machine"], minutes]
     return "<tr>" + "".join(f"<td>{cell if cell is link else html.escape(cell)}</td>" for cell in cells) + "</tr>"
 

@@ -29,7 +29,8 @@ FLOWS = {
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_flows_are_right_with_random_weights(name):
-    flow = shaken(FLOWS[name](), np.random.default_rng(1), 0.1 if name in ("MAF", "IAF") else 0.3)
+    # Shaken by 0.3, a spline gets slopes so steep that float32 alone is off by up to 6e-3; by 0.1, by 3e-6.
+    flow = shaken(FLOWS[name](), np.random.default_rng(1), 0.3 if name in ("RealNVP", "NICE") else 0.1)
     bijector = flow.bijector
     assert np.abs(bijector.inverse(X) - X).max() > 0.1, "the identity would pass every check"
     checks.inverse_error(bijector.inverse, bijector.forward, X, 1e-4)

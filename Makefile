@@ -5,17 +5,18 @@ CONSTRAINTS ?= constraints.txt
 VENV := .venv/bin/python
 # How many files the tests run at a time.
 JOBS ?= 2
+SHARED := -n $(JOBS) --dist loadfile
 JAX_CHAPTERS ?= $(foreach n,01 02 03 04 06 07,$(wildcard notebooks/$(n)_*.ipynb))
 
 .PHONY: run test jax lab lint refresh bench environment
 run: environment      ## execute the chapters (CHAPTER=01 for one) and make the pages under output/
 	@$(VENV) -m tools.run $(CHAPTER)
 test: environment     ## tests of utils and tools, and every chapter in the quick profile, JOBS files at a time
-	@$(VENV) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(VENV) -m pytest $(SHARED) $(ARGS)
 jax:                  ## the chapters that need no TensorFlow on JAX, quick profile, in an environment of their own
 	@$(PYTHON) tools/environment.py --constraints requirements.txt --folder .venv-jax --gigabytes 2 \
 		--requirements requirements-jax.txt
-	@KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n $(JOBS) --dist loadfile $(JAX_CHAPTERS)
+	@KERAS_BACKEND=jax .venv-jax/bin/python -m pytest $(SHARED) $(JAX_CHAPTERS)
 lab: environment      ## open chapter 1 in JupyterLab
 	@$(VENV) -m jupyterlab notebooks/01_autoencoder.ipynb
 lint: environment     ## ruff, valid notebooks, outputs that belong to the code

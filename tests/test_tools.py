@@ -328,3 +328,16 @@ def test_two_processes_write_into_two_folders(small_course, tmp_path):
     result = small_course(*TWO_PROCESSES, "tests", COURSE_OUTPUT=str(tmp_path / "written"))
     assert result.returncode == 0, result.stdout + result.stderr
     assert len(list((tmp_path / "written").iterdir())) == 2
+
+
+def test_the_images_are_fetched_once_before_two_processes_need_them(small_course, tmp_path):
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils" / "datasets.py").write_text(
+        "def fashion_mnist():\n    with open('fetched', 'a') as file:\n        file.write('once')\n"
+    )
+    for name in ("one", "two"):
+        (tmp_path / "tests" / f"test_{name}.py").write_text(
+            f"def test_{name}():\n    assert open('fetched').read() == 'once'\n"
+        )
+    result = small_course(*TWO_PROCESSES, "tests")
+    assert result.returncode == 0, result.stdout + result.stderr

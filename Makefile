@@ -8,7 +8,7 @@ JOBS ?= 2
 SHARED := -n $(JOBS) --dist loadfile
 JAX_CHAPTERS ?= $(foreach n,01 02 03 04 06 07,$(wildcard notebooks/$(n)_*.ipynb))
 
-.PHONY: run test jax lab lint refresh bench environment
+.PHONY: run test jax lab lint refresh bench speed environment
 run: environment      ## execute the chapters (CHAPTER=01 for one) and make the pages under output/
 	@$(VENV) -m tools.run $(CHAPTER)
 test: environment     ## tests of utils and tools, and every chapter in the quick profile, JOBS files at a time
@@ -17,6 +17,7 @@ jax:                  ## the chapters that need no TensorFlow on JAX, quick prof
 	@$(PYTHON) tools/environment.py --constraints requirements.txt --folder .venv-jax --gigabytes 2 \
 		--requirements requirements-jax.txt
 	@KERAS_BACKEND=jax .venv-jax/bin/python -m pytest $(SHARED) $(JAX_CHAPTERS)
+	@KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -m devices tests/test_devices.py
 lab: environment      ## open chapter 1 in JupyterLab
 	@$(VENV) -m jupyterlab notebooks/01_autoencoder.ipynb
 lint: environment     ## ruff, valid notebooks, outputs that belong to the code
@@ -27,5 +28,7 @@ bench: environment    ## against the book's settings and the PyTorch libraries (
 	@$(PYTHON) tools/environment.py --constraints "" --folder .venv-benchmarks --gigabytes 8 \
 		--requirements benchmarks/requirements.txt
 	@$(VENV) -m benchmarks.run
+speed: environment    ## a minute that compares this machine with the one of the course's minutes
+	@$(VENV) -m tools.speed
 environment:
 	@$(PYTHON) tools/environment.py --constraints "$(CONSTRAINTS)"

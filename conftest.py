@@ -16,14 +16,24 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent
+from tools import ensure_home
 
+ROOT = Path(__file__).resolve().parent
+ensure_home()
 os.environ["COURSE_PROFILE"] = "quick"
 if "COURSE_OUTPUT" not in os.environ:
     os.environ["COURSE_OUTPUT"] = tempfile.mkdtemp(prefix="course-output-")
     atexit.register(shutil.rmtree, os.environ["COURSE_OUTPUT"], ignore_errors=True)
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # two chapters that write results.json at once would lose one
     os.environ["COURSE_OUTPUT"] = str(Path(os.environ["COURSE_OUTPUT"]) / worker)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Several processes take whole files: the cells of a notebook need those before them."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.option.dist == "load" else None
 
 
 def pytest_collection_finish(session):
@@ -50,7 +60,8 @@ def pytest_xdist_setupnodes(config, specs):
 def is_full(config) -> bool:
     """Whether pytest was told no names and no selection (-k, -m, --deselect) and takes pyproject.toml's folders."""
     named = config.args_source != pytest.Config.ArgsSource.TESTPATHS
-    return not (named or config.option.keyword or config.option.markexpr or config.option.deselect)
+    chosen = config.option.markexpr != "not devices and not interrupts"  # pyproject.toml's
+    return not (named or config.option.keyword or chosen or config.option.deselect)
 
 
 def complain_if_missing(collected: set[Path]) -> None:

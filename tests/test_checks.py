@@ -1,10 +1,11 @@
 """Each check passes a transformation that is right, and fails one that is wrong in exactly that respect."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from keras import ops
 
-from utils import checks, moons
+from utils import checks, course, moons
 
 points = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
 
@@ -43,6 +44,45 @@ def test_a_right_coupling_passes_every_check():
     assert checks.inverse_error(right.forward, right.inverse, points) < 1e-5
     assert checks.log_det_error(right.forward, right.log_det, points) < 1e-5
     assert checks.integral(right.log_prob, limit=9.0) == pytest.approx(1, abs=1e-3)
+
+
+class Flow:
+    """The coupling as the chapters write a flow: inverse to latent, forward to data."""
+
+    def __init__(self, with_log_det=False, **faults):
+        self.coupling, self.with_log_det = Coupling(**faults), with_log_det
+
+    def inverse(self, x):
+        return self.coupling.forward(x), self.coupling.log_det(x)
+
+    def forward(self, z):
+        x = self.coupling.inverse(z)
+        return (x, -self.coupling.log_det(x)) if self.with_log_det else x
+
+
+@pytest.mark.parametrize("with_log_det", [False, True])
+def test_both_errors_of_a_flow(with_log_det):
+    errors = checks.flow_errors(Flow(with_log_det), points, 1e-5)
+    assert set(errors) == {"inverse_error", "log_det_error"} and max(errors.values()) < 1e-5
+    for wrong, message in (({"factor": 2.0}, "log_det differs"), ({"with_shift": False}, "there and back")):
+        with pytest.raises(checks.CheckFailed, match=message):
+            checks.flow_errors(Flow(with_log_det, **wrong), points)
+
+
+@pytest.mark.parametrize("kind", [lambda x: x.astype("float64"), np.ndarray.tolist, pd.DataFrame])
+def test_points_may_come_in_any_kind_of_number(kind):
+    given, right = kind(points), Coupling()
+    assert checks.inverse_error(right.forward, right.inverse, given) < 1e-5
+    assert checks.log_det_error(right.forward, right.log_det, given) < 1e-5
+    assert checks.jacobian(right.forward, given).shape == (64, 2, 2)
+    checks.bits_per_dim(lambda x: ops.zeros(len(x)) - 1, given)
+
+
+def test_points_that_are_not_finite_are_one_line():
+    right, bad = Coupling(), points.copy()
+    bad[3, 1] = np.nan
+    with pytest.raises(course.CourseError, match="not finite in 1 of 64 rows, the first is row 3"):
+        checks.inverse_error(right.forward, right.inverse, bad)
 
 
 @pytest.mark.parametrize("fault", WRONG_LOG_DETS)

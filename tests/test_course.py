@@ -1,6 +1,8 @@
 """The first lines of a chapter: profile, versions, output folder."""
 
+import json
 import os
+import platform
 import subprocess
 import sys
 
@@ -102,7 +104,7 @@ def test_output_goes_under_the_profile(tmp_path, monkeypatch):
 def test_unwritable_output_is_one_clear_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("COURSE_OUTPUT", str(tmp_path / "file"))
-    with pytest.raises(CourseError, match="cannot be written .*: free space or mend its permissions"):
+    with pytest.raises(CourseError, match="cannot be written .*: free space or change its permissions"):
         course.output()
 
 
@@ -120,10 +122,110 @@ def test_a_notebook_shows_one_line_of_a_course_error():
 
 
 def test_quiet_import_lets_errors_through(capfd):
-    with pytest.raises(ImportError), course._quiet_import():
+    with pytest.raises(ImportError), course._quiet():
         os.write(2, b"why it failed\n")
         raise ImportError
     assert "why it failed" in capfd.readouterr().err
-    with course._quiet_import():
+    with course._quiet():
         os.write(2, b"a greeting\n")
     assert "a greeting" not in capfd.readouterr().err
+
+
+# ------------------------------------------------------------------ a reader's machine
+
+
+def started(tmp_path, code="", flags=(), **variables):
+    """A chapter's start in a process of its own, and some code after it."""
+    env = os.environ | {"PYTHONPATH": str(course.ROOT), "COURSE_OUTPUT": str(tmp_path)}
+    code = f"from utils import course; course.start(edition={course.EDITION}); {code}"
+    command = [sys.executable, *flags, "-c", code]
+    return subprocess.run(command, env=env | variables, capture_output=True, text=True)
+
+
+def keras_json(folder, **changes):
+    plain = {"image_data_format": "channels_last", "floatx": "float32"}
+    plain |= {"epsilon": 1e-7, "backend": "tensorflow"}
+    (folder / "keras.json").write_text(json.dumps(plain | changes))
+    return str(folder)
+
+
+STATE = "print(b.floatx(), b.image_data_format(), b.epsilon())"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_data_format": "channels_first"},
+        {"floatx": "float64"},
+        {"epsilon": 1e-3},
+        {"backend": "torch"},
+    ],
+)
+def test_a_keras_json_of_other_work_changes_nothing(tmp_path, changes):
+    home = keras_json(tmp_path, **changes)
+    ended = started(tmp_path, f"import keras; b = keras.config; {STATE}", KERAS_HOME=home)
+    assert "float32 channels_last 1e-07" in ended.stdout, ended.stderr
+
+
+def test_nor_does_it_change_the_keras_of_tensorflow_probability(tmp_path):
+    pytest.importorskip("tf_keras")
+    home = keras_json(tmp_path, floatx="float64", image_data_format="channels_first")
+    code = f"course.require('tf_keras'); import tf_keras; b = tf_keras.backend; {STATE}"
+    ended = started(tmp_path, code, KERAS_HOME=home)
+    assert "float32 channels_last 1e-07" in ended.stdout, ended.stderr
+
+
+def test_a_keras_json_that_is_wrong_is_one_line(tmp_path):
+    ended = started(tmp_path, KERAS_HOME=keras_json(tmp_path, floatx="float31"))
+    last = ended.stderr.splitlines()[-1]
+    assert "keras does not load (Invalid `floatx`" in last and "move it away" in last
+
+
+def test_another_edition_of_utils_is_one_line():
+    with pytest.raises(CourseError, match="needs edition 9 .* is edition 2: .*git pull"):
+        course.start(edition=9)
+
+
+def test_python_without_assertions_says_so(tmp_path):
+    ended = started(tmp_path, flags=["-O"])
+    assert "this chapter checks nothing" in ended.stdout
+    assert "assertions" not in started(tmp_path).stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_that_knows_few_letters_shows_the_rest_as_question_marks(
+    tmp_path, encoding
+):
+    ended = started(tmp_path, "print('… █')", PYTHONIOENCODING=encoding)
+    assert ended.returncode == 0, ended.stderr
+    assert "Profile quick" in ended.stdout
+
+
+def test_a_home_that_is_not_there_does_not_matter(tmp_path):
+    ended = started(tmp_path, HOME="/proc/no-home", KERAS_HOME="")
+    assert ended.returncode == 0 and "Profile quick" in ended.stdout, ended.stderr
+
+
+def test_onednn_is_on_unless_the_reader_says_otherwise(tmp_path, monkeypatch):
+    code = "import os; print(os.environ.get('TF_ENABLE_ONEDNN_OPTS'))"
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    assert started(tmp_path, code).stdout.splitlines()[-1] == ("1" if x86 else "None")
+    asked = started(tmp_path, code, TF_ENABLE_ONEDNN_OPTS="0")
+    assert asked.stdout.splitlines()[-1] == "0"
+
+
+# ------------------------------------------------------------------ whole files
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "figures.json"
+    with course.replacing(path) as part:
+        part.write_text("one")
+    with pytest.raises(KeyboardInterrupt), course.replacing(path) as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    with pytest.raises(CourseError, match="figures.json cannot be written .No space"):
+        with course.replacing(path) as part:
+            raise OSError(28, "No space left on device")
+    assert path.read_text() == "one" and list(path.parent.iterdir()) == [path]

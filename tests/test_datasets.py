@@ -78,11 +78,45 @@ def test_corrupt_file_is_named_removed_and_fetched_again(cache, capsys, monkeypa
     assert f"{victim} is truncated or corrupt" in capsys.readouterr().out
 
 
+def test_intact_files_in_a_folder_that_is_read_only_are_used(cache, monkeypatch, capsys):
+    """A cluster's shared home: not ours to write, no network, and all there is needed."""
+    write_all(cache)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    assert datasets.fashion_mnist().complete
+    assert capsys.readouterr().out == ""
+
+
+def test_a_corrupt_file_in_a_folder_that_is_read_only_is_fetched_elsewhere(
+    cache, monkeypatch, tmp_path
+):
+    write_all(cache)
+    victim = cache / "t10k-labels-idx1-ubyte.gz"
+    victim.write_bytes(b"half")
+    elsewhere = tmp_path / "elsewhere"
+
+    def cannot(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("pathlib.Path.unlink", cannot)
+    monkeypatch.setattr("os.access", lambda path, mode: str(elsewhere) in str(path))
+    monkeypatch.setattr(datasets, "_keras_homes", lambda: (tmp_path, elsewhere))
+
+    def download(name, origin, cache_subdir):
+        path = elsewhere / cache_subdir / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(packed(name))
+        return str(path)
+
+    monkeypatch.setattr("keras.utils.get_file", download)
+    assert datasets.fashion_mnist().complete
+    assert victim.read_bytes() == b"half", "nothing of a reader's is lost"
+
+
 def test_corrupt_file_without_network_is_a_clear_error(cache):
     write_all(cache)
     victim = cache / "train-labels-idx1-ubyte.gz"
     victim.write_bytes(b"")
-    with pytest.raises(CourseError, match=f"{victim.name} in .* was corrupt and was removed.*COURSE_DATA=digits"):
+    with pytest.raises(CourseError, match=f"{victim.name} is truncated or corrupt.*COURSE_DATA=digits"):
         datasets.fashion_mnist()
     assert not victim.exists()
 
@@ -95,7 +129,7 @@ def test_download_that_is_corrupt_again_is_a_clear_error(cache, monkeypatch):
     monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", bad_network)
     with pytest.raises(CourseError, match="came corrupt from the download"):
         datasets.fashion_mnist()
-    assert not list(cache.iterdir())
+    assert not list(cache.iterdir()), "nothing that is broken is kept"
 
 
 def test_choice_of_data(cache, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import datasets, face_files, faces
+from utils import datasets, faces
 from utils.course import CourseError
 
 
@@ -67,6 +67,53 @@ def test_the_two_nested_folders_may_be_one(kaggle):
     assert len(datasets.read_faces(kaggle, "CelebA", "celeba").attributes) == 6
 
 
+def test_own_pictures_may_have_any_size_ending_and_header(kaggle):
+    folder = kaggle / "img_align_celeba" / "img_align_celeba"
+    sizes = {1: (64, 64), 2: (200, 160), 3: (90, 300)}
+    for number, size in sizes.items():  # width, height
+        pixels = np.full((size[1], size[0], 3), 40 * number, "uint8")
+        side = min(size)
+        top, left = (size[1] - side) // 2, (size[0] - side) // 2
+        outside = np.ones(pixels.shape[:2], bool)
+        outside[top : top + side, left : left + side] = False
+        pixels[outside] = 255
+        Image.fromarray(pixels).save(folder / f"{number:06d}.jpg", quality=95)
+    (folder / "000004.jpg").rename(folder / "000004.JPG")
+    with Image.open(folder / "000005.jpg") as picture:
+        picture.save(folder / "000005.png")
+    (folder / "000005.jpg").unlink()
+    for name in ("list_attr_celeba.csv", "list_eval_partition.csv"):
+        text = (kaggle / name).read_text().replace("image_id", "filename")
+        text = text.replace("000005.jpg", "000005.png").replace("-1", "0")
+        (kaggle / name).write_text(text.replace("000004.jpg", " 000004.jpg "))
+    data = datasets.read_faces(kaggle, "CelebA", "celeba")
+    names = [f"{n:06d}.{e}" for n, e in enumerate(["jpg"] * 3 + ["JPG", "png", "jpg"], 1)]
+    assert list(data.attributes.index) == names
+    assert list(data.attributes["Smiling"]) == [False] * 3 + [True] * 3
+    assert data.files("test") == ["000006.jpg"]
+    brightness = data.pixels(names).mean(axis=(1, 2, 3))
+    assert np.allclose(brightness, [40 * n for n in range(1, 7)], atol=3)
+
+
+@pytest.mark.parametrize(
+    "name, old, new, line",
+    [
+        ("list_attr_celeba.csv", "000002.jpg,-1", "000002.jpg,no", "not a table of file names and numbers .*write 1 and -1"),
+        ("list_attr_celeba.csv", "000002.jpg", "000001.jpg", "no row for 1 of 6 pictures .*000002.jpg"),
+        ("list_attr_celeba.csv", "\n000004", "\n000001.jpg" + ",1" * 40 + "\n000004", "two rows for 000001.jpg"),
+        ("list_eval_partition.csv", "000002.jpg,0", "000002.jpg,7", "says 7 of a picture: write 0 for training"),
+        ("list_eval_partition.csv", "000002.jpg,0", "000002.jpg,", "says nan of a picture"),
+    ],
+)  # fmt: skip
+def test_a_table_with_mistakes_is_one_clear_line(kaggle, name, old, new, line):
+    text = (kaggle / name).read_text()
+    assert old in text
+    (kaggle / name).write_text(text.replace(old, new, 1))
+    with pytest.raises(CourseError, match=line) as info:
+        datasets.read_faces(kaggle, "CelebA", "celeba")
+    assert "\n" not in str(info.value)
+
+
 def test_what_is_missing_or_broken_is_one_clear_line(kaggle):
     def complaint():
         with pytest.raises(CourseError) as info:
@@ -76,7 +123,7 @@ def test_what_is_missing_or_broken_is_one_clear_line(kaggle):
 
     extra = kaggle / "img_align_celeba" / "img_align_celeba" / "000007.jpg"
     extra.write_bytes(b"not a jpg")
-    assert "1 of 7 pictures" in complaint() and "000007.jpg" in complaint()
+    assert "no row for 1 of 7 pictures" in complaint() and "000007.jpg" in complaint()
     extra.rename(extra.with_name("000006.jpg"))
     data = datasets.read_faces(kaggle, "CelebA", "celeba")
     with pytest.raises(CourseError, match="000006.jpg is not a picture that can be read"):
@@ -85,7 +132,7 @@ def test_what_is_missing_or_broken_is_one_clear_line(kaggle):
     assert "list_eval_partition.csv is missing" in complaint()
     (kaggle / "list_attr_celeba.csv").unlink()
     assert "list_attr_celeba.csv is missing" in complaint()
-    with pytest.raises(CourseError, match="No jpg files in"):
+    with pytest.raises(CourseError, match="No jpg or png files in"):
         datasets.read_faces(kaggle / "nowhere", "CelebA", "celeba")
 
 
@@ -96,7 +143,7 @@ def test_drawn_faces_are_read_by_the_same_loader(tmp_path, monkeypatch):
     data = datasets.faces(12)
     assert data.slug == "drawn-faces" and len(data.attributes) == 12
     name = data.files("train")[0]
-    expected = faces.attributes(face_files.nth_face(0, int(name[:6])))
+    expected = faces.attributes(faces.nth_face(0, int(name[:6])))
     assert dict(data.attributes.loc[name]) == expected
     assert data.pixels([name]).std() > 10
 

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import errno
 import json
 import os
 import shutil
@@ -14,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import face_files, faces
+from utils import faces
+from utils.course import CourseError
+from utils.faces import files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COUNT, SEED = 20, 7
@@ -37,7 +38,7 @@ def contents(folder):
 def plain(number, **changes):
     """Return a random face that looks straight ahead, with nothing that hides other things, then changed."""
     face = dataclasses.replace(
-        face_files.nth_face(11, number), male=True, hat=False, glasses=False, sunglasses=False, bald=False,
+        faces.nth_face(11, number), male=True, hat=False, glasses=False, sunglasses=False, bald=False,
         receding=False, bangs=False, beard="none", mustache=False, makeup=False, yaw=0.0, tilt=0.0, scale=1.0,
         shift=(0.0, 0.0),
     )  # fmt: skip
@@ -52,8 +53,8 @@ def small(face):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A small complete set, drawn in one go by two workers. Tests must not change it."""
-    return face_files.draw_set(tmp_path_factory.mktemp("faces") / "whole", COUNT, SEED, processes=2)
+    """A small complete set, drawn in one go. Tests must not change it."""
+    return faces.draw_set(tmp_path_factory.mktemp("faces") / "whole", COUNT, SEED)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def copied(whole, tmp_path):
 
 
 def test_a_face_has_the_size_of_celeba():
-    image = faces.draw(face_files.nth_face(0, 1))
+    image = faces.draw(faces.nth_face(0, 1))
     assert (image.size, image.mode) == ((178, 218), "RGB")
 
 
@@ -77,7 +78,7 @@ def test_the_same_numbers_make_the_same_face():
 
 
 def test_no_two_faces_are_alike():
-    pictures = np.stack([small(face_files.nth_face(0, k))[::2, ::2].ravel() for k in range(200)]).astype(np.float32)
+    pictures = np.stack([small(faces.nth_face(0, k))[::2, ::2].ravel() for k in range(200)]).astype(np.float32)
     squares = (pictures**2).sum(axis=1)
     distances = squares[:, None] + squares[None, :] - 2 * pictures @ pictures.T + np.eye(200) * 1e9
     assert np.sqrt(distances.min() / pictures.shape[1]) > 8  # in grey levels, of 255
@@ -100,12 +101,12 @@ def test_the_eyes_are_where_celeba_has_them():
 def test_the_names_are_those_of_celeba():
     assert ",".join(("image_id", *faces.ATTRIBUTES)) == HEADER
     assert set(faces.DRAWN) <= set(faces.ATTRIBUTES)
-    assert tuple(faces.attributes(face_files.nth_face(0, 1))) == faces.ATTRIBUTES
+    assert tuple(faces.attributes(faces.nth_face(0, 1))) == faces.ATTRIBUTES
 
 
 def test_labels_say_what_is_drawn():
     for k in range(300):
-        face = face_files.nth_face(5, k)
+        face = faces.nth_face(5, k)
         seen = faces.attributes(face)
         assert all(type(value) is bool for value in seen.values())
         assert not any(seen[name] for name in faces.ATTRIBUTES if name not in faces.DRAWN)
@@ -211,7 +212,7 @@ def test_every_drawn_attribute_is_tested():
 
 
 def test_every_attribute_is_frequent_enough():
-    seen = [faces.attributes(face_files.nth_face(1, k)) for k in range(2000)]
+    seen = [faces.attributes(faces.nth_face(1, k)) for k in range(2000)]
     share = {name: np.mean([labels[name] for labels in seen]) for name in faces.DRAWN}
     assert min(share.values()) > 0.065, share
     for name in ("Eyeglasses", "Blond_Hair", "Smiling", "Wearing_Hat", "Mustache", "Bangs", "Gray_Hair", "Goatee"):
@@ -232,7 +233,7 @@ def test_layout(whole):
     for name in names:
         with Image.open(whole / IMAGES / name) as image:
             assert (image.format, image.size, image.mode) == ("JPEG", (178, 218), "RGB")
-    manifest = json.loads((whole / face_files.MANIFEST).read_text())
+    manifest = json.loads((whole / files.MANIFEST).read_text())
     assert (manifest["seed"], manifest["count"], manifest["version"]) == (SEED, COUNT, faces.VERSION)
 
 
@@ -242,7 +243,7 @@ def test_attribute_table(whole):
     assert len(lines) == COUNT + 1
     for k, row in enumerate(csv.DictReader(lines), start=1):
         assert row.pop("image_id") == f"{k:06}.jpg"
-        seen = faces.attributes(face_files.nth_face(SEED, k))
+        seen = faces.attributes(faces.nth_face(SEED, k))
         assert row == {name: "1" if seen[name] else "-1" for name in faces.ATTRIBUTES}
 
 
@@ -257,159 +258,147 @@ def test_a_picture_belongs_to_its_labels(whole):
     for k in (1, COUNT):
         with Image.open(whole / IMAGES / f"{k:06}.jpg") as image:
             stored = np.asarray(image, float)
-        assert np.abs(stored - np.asarray(faces.draw(face_files.nth_face(SEED, k)), float)).mean() < 4
+        assert np.abs(stored - np.asarray(faces.draw(faces.nth_face(SEED, k)), float)).mean() < 4
 
 
-def test_a_set_depends_on_the_seed_alone(whole, tmp_path):
-    again = face_files.draw_set(tmp_path / "again", COUNT, SEED, processes=1)
+def test_a_set_depends_on_the_seed_alone(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(files.course, "cores", lambda: 1)
+    again = faces.draw_set(tmp_path / "again", COUNT, SEED)
     assert contents(again) == contents(whole)
-    other = contents(face_files.draw_set(tmp_path / "other", 3, SEED + 1, processes=1))
+    other = contents(faces.draw_set(tmp_path / "other", 3, SEED + 1))
     same = contents(whole)
     assert all(other[name] != same[name] for name in other if name.endswith(".jpg"))
 
 
+def refuse(*_, **__):
+    raise AssertionError("nothing is to be drawn")
+
+
 def test_a_complete_set_is_left_alone(whole, monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("nothing is to be written")
-
-    monkeypatch.setattr(face_files, "_write", refuse)
-    monkeypatch.setattr(subprocess, "Popen", refuse)
-    assert face_files.draw_set(whole, COUNT, SEED) == whole
+    monkeypatch.setattr(files, "_draw_images", refuse)
+    assert faces.draw_set(whole, COUNT, SEED) == whole
 
 
-def test_an_interrupted_set_is_finished(whole, copied):
-    (copied / face_files.MANIFEST).unlink()
-    (copied / "list_attr_celeba.csv").unlink()
-    for k in (2, 9):
-        (copied / IMAGES / f"{k:06}.jpg").unlink()
-    half = copied / IMAGES / "000005.jpg"
-    half.write_bytes(half.read_bytes()[:1500])
-    for k in (9, 12):
-        (copied / IMAGES / f"{k:06}.jpg.part").write_bytes(b"half a picture")
-    kept = copied / IMAGES / "000001.jpg"
+def test_a_set_of_the_first_edition_is_left_alone(copied, monkeypatch):
+    (copied / "drawn_faces_started.json").write_text("{}")
+    monkeypatch.setattr(files, "_draw_images", refuse)
+    assert faces.draw_set(copied, COUNT, SEED) == copied
+
+
+def test_an_interrupted_set_is_finished_and_never_taken_for_whole(whole, tmp_path):
+    def interrupt(done, total):
+        if done == 8:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "set"
+    with pytest.raises(KeyboardInterrupt):
+        faces.draw_set(folder, COUNT, SEED, progress=interrupt)
+    assert not folder.exists(), "half a set has no name that anybody would read"
+    (part,) = tmp_path.glob("*.part")
+    kept = part / IMAGES / "000001.jpg"
     os.utime(kept, (1, 1))
     calls = []
-    face_files.draw_set(copied, COUNT, SEED, processes=2, progress=lambda done, total: calls.append((done, total)))
+    faces.draw_set(folder, COUNT, SEED, progress=lambda *numbers: calls.append(numbers))
+    assert contents(folder) == contents(whole)
+    assert (folder / IMAGES / "000001.jpg").stat().st_mtime == 1, "not drawn again"
+    assert calls[-1] == (COUNT, COUNT) and calls == sorted(calls)
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "no table", "other settings"])
+def test_a_damaged_set_is_drawn_anew(whole, copied, damage):
+    image = copied / IMAGES / "000004.jpg"
+    if damage == "missing":
+        image.unlink()
+    elif damage == "cut":
+        image.write_bytes(image.read_bytes()[:-20])
+    elif damage == "no table":
+        (copied / files.PARTITION_FILE).unlink()
+    else:
+        settings = json.loads((copied / files.MANIFEST).read_text())
+        changed = {**settings, "version": faces.VERSION - 1}
+        (copied / files.MANIFEST).write_text(json.dumps(changed))
+    faces.draw_set(copied, COUNT, SEED)
     assert contents(copied) == contents(whole)
-    assert kept.stat().st_mtime == 1  # what was there is not drawn again
-    assert calls[0] == (COUNT - 3, COUNT) and calls[-1] == (COUNT, COUNT) and calls == sorted(calls)
 
 
-def test_a_manifest_is_not_trusted_when_files_are_missing_or_cut(whole, copied):
-    (copied / IMAGES / "000003.jpg").unlink()
-    half = copied / IMAGES / "000004.jpg"
-    half.write_bytes(half.read_bytes()[:-20])
-    face_files.draw_set(copied, COUNT, SEED, processes=1)
-    assert contents(copied) == contents(whole)
-    half.write_bytes(half.read_bytes()[:-20])  # now the number of files agrees
-    face_files.draw_set(copied, COUNT, SEED, processes=1)
-    assert contents(copied) == contents(whole)
+@pytest.mark.parametrize("among", ["strangers", "ours"])
+def test_files_of_others_are_refused_and_left_alone(copied, tmp_path, among):
+    folder = copied if among == "ours" else tmp_path / "mine"
+    name = "notes.txt" if among == "ours" else str(IMAGES / "000001.jpg")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(b"mine")
+    before = contents(folder)
+    with pytest.raises(CourseError, match=f"such as {Path(name).name}: move them away"):
+        faces.draw_set(folder, COUNT, SEED + 1)
+    assert contents(folder) == before
 
 
-@pytest.mark.parametrize("change", ["seed", "version"])
-def test_a_set_with_other_settings_is_redrawn(copied, tmp_path, change):
-    mine = {"notes.txt": b"mine", str(IMAGES / "notes.txt"): b"mine too"}
-    for name, content in mine.items():
-        (copied / name).write_bytes(content)
-    if change == "version":  # as if an earlier version had drawn it
-        for name in (face_files.MANIFEST, face_files.MARKER):
-            settings = json.loads((copied / name).read_text())
-            (copied / name).write_text(json.dumps({**settings, "version": faces.VERSION - 1}))
-    for k in range(1, COUNT + 1):
-        os.utime(copied / IMAGES / f"{k:06}.jpg", (1, 1))
-    face_files.draw_set(copied, 4, SEED + (change == "seed"), processes=1)
-    expected = face_files.draw_set(tmp_path / "fresh", 4, SEED + (change == "seed"), processes=1)
-    assert contents(copied) == {**contents(expected), **mine}
-    assert min(p.stat().st_mtime for p in (copied / IMAGES).iterdir()) > 1
-
-
-@pytest.mark.parametrize("name", [str(IMAGES / "000001.jpg"), str(IMAGES / "202599.jpg"), "list_attr_celeba.csv"])
-def test_a_foreign_folder_is_refused_and_untouched(tmp_path, name):
-    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / name).write_bytes(b"not ours")
-    with pytest.raises(ValueError, match="choose another folder") as caught:
-        face_files.draw_set(tmp_path, 3)
-    assert "\n" not in str(caught.value) and Path(name).name in str(caught.value)
-    assert contents(tmp_path) == {name: b"not ours"}
-
-
-def test_foreign_pictures_among_ours_are_refused(copied):
-    (copied / IMAGES / "202599.jpg").write_bytes(b"not ours")
-    before = contents(copied)
-    for seed in (SEED, SEED + 1):
-        with pytest.raises(ValueError, match="202599.jpg"):
-            face_files.draw_set(copied, COUNT, seed)
-    assert contents(copied) == before
-
-
-@pytest.mark.parametrize("wrong", [dict(count=0), dict(count=10**6), dict(seed=-1), dict(processes=0)])
+@pytest.mark.parametrize("wrong", [dict(count=0), dict(count=10**6), dict(seed=-1)])
 def test_numbers_that_make_no_sense(tmp_path, wrong):
     with pytest.raises(ValueError, match="must be"):
-        face_files.draw_set(tmp_path / "set", **{"count": 2, **wrong})
+        faces.draw_set(tmp_path / "set", **{"count": 2, **wrong})
     assert not (tmp_path / "set").exists()
 
 
-def test_a_worker_that_fails(tmp_path, monkeypatch):
-    (tmp_path / "PIL").mkdir()
-    (tmp_path / "PIL" / "__init__.py").write_text("raise ImportError('Pillow is broken')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(RuntimeError, match="Pillow is broken") as caught:
-        face_files.draw_set(tmp_path / "set", 4, processes=2)
-    assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
-    assert not (tmp_path / "set" / face_files.MANIFEST).exists()
-
-
-def test_workers_stop_with_the_call(tmp_path, monkeypatch):
-    started, popen = [], subprocess.Popen
-
-    def start(*args, **kwargs):
-        started.append(popen(*args, **kwargs))
-        return started[-1]
-
-    def interrupt(done, total):
-        if done > 0:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(subprocess, "Popen", start)
-    with pytest.raises(KeyboardInterrupt):
-        face_files.draw_set(tmp_path / "set", 5000, SEED, processes=2, progress=interrupt)
-    assert len(started) == 2 and all(worker.returncode not in (None, 0) for worker in started)
-    assert not (tmp_path / "set" / face_files.MANIFEST).exists() and (tmp_path / "set" / face_files.MARKER).exists()
-
-
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(OSError, match="choose a folder that you may write to") as caught:
-        face_files.draw_set(tmp_path / "file" / "set", 2)
-    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+    with pytest.raises(CourseError, match="file/set cannot be written .*COURSE_OUTPUT"):
+        faces.draw_set(tmp_path / "file" / "set", 2)
 
 
-def test_a_full_disk(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+DRAW = """
+import sys
+from pathlib import Path
+from utils import faces
+faces.draw_set(Path(sys.argv[1]), 200, 3)
+"""
 
-    monkeypatch.setattr(face_files.os, "replace", full)
-    with pytest.raises(OSError, match="No space left on device.*free some space"):
-        face_files.draw_set(tmp_path / "set", 2)
-    assert not [name for name in contents(tmp_path) if name.endswith(".part")]
+
+def draw_in_a_script(folder, code, **settings):
+    """The same from a script, which the drawing processes would run from its top."""
+    script = folder / "script.py"
+    script.write_text(code)
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, str(script), str(folder / "set")]
+    return subprocess.Popen(command, env=env, **pipes, **settings)
+
+
+def test_two_calls_at_once_draw_one_set(tmp_path):
+    guarded = DRAW.replace("faces.draw_set", 'if __name__ == "__main__": faces.draw_set')
+    both = [draw_in_a_script(tmp_path, guarded) for _ in range(2)]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert len(list((tmp_path / "set" / IMAGES).iterdir())) == 200
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_script_without_a_guard_gets_one_line(tmp_path):
+    process = draw_in_a_script(tmp_path, DRAW)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert 'put the call under `if __name__ == "__main__":`' in said.splitlines()[-1]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
-def test_a_disk_that_fills_up_while_workers_draw(tmp_path):
-    limited = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
-        "from utils import face_files; sys.exit(face_files.main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", limited, str(tmp_path / "set"), "--count=2"]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert "File too large" in ended.stderr.splitlines()[-1] and "free some space" in ended.stderr.splitlines()[-1]
-    assert not [name for name in contents(tmp_path) if name.endswith((".jpg", ".part", face_files.MANIFEST))]
+def test_a_disk_that_fills_up_while_faces_are_drawn_is_one_line(tmp_path):
+    limited = DRAW.replace("faces.draw_set", 'if __name__ == "__main__": faces.draw_set')
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)){limited}"
+    process = draw_in_a_script(tmp_path, limited)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "cannot be written (File too large): free space" in said.splitlines()[-1]
+    assert not (tmp_path / "set").exists()
 
 
-def test_command_line(whole, tmp_path):
-    command = [sys.executable, "-m", "utils.face_files", str(tmp_path / "set"), f"--count={COUNT}", f"--seed={SEED}"]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert f"{COUNT} of {COUNT} faces" in ended.stderr
-    assert contents(tmp_path / "set") == contents(whole)
+def test_drawing_works_in_a_notebook_and_its_processes_end(tmp_path, monkeypatch):
+    import nbformat
+
+    from tools import chapters
+
+    source = f"from utils import faces; faces.draw_set({str(tmp_path / 'set')!r}, 4, 0)"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    chapters.execute(book, "quick", lambda *_: None)
+    assert len(list((tmp_path / "set" / IMAGES).iterdir())) == 4

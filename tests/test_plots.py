@@ -1,13 +1,16 @@
 """Pictures: shown with words, closed, and legible."""
 
 import io
+import os
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
 
-from utils import plots
+from utils import course, plots
 
 
 @pytest.fixture
@@ -88,3 +91,45 @@ def test_points_without_classes_are_grey_and_with_classes_named(shown):
     assert axis.get_legend_handles_labels()[1] == ["up", "down"]
     assert axis.get_aspect() == 1.0
     plt.close()
+
+
+def test_nothing_is_dropped_in_silence(shown, monkeypatch):
+    axes = []
+    real = plots.plt.subplots
+    monkeypatch.setattr(plots.plt, "subplots", lambda *a, **k: axes.append(real(*a, **k)) or axes[-1])
+    lines = {f"line {n}": (range(3), [n, n, n]) for n in range(12)}
+    levels = {f"level {n}": float(n) for n in range(5)}
+    plots.curves(lines, alt="Twelve lines", x_label="x", y_label="y", levels=levels)
+    assert len(axes[-1][1].get_lines()) == 17
+    with pytest.raises(ValueError, match="2 titles do not fit 6 columns"):
+        plots.image_rows({"first": images}, alt="rows", columns=["a", "b"])
+
+
+DARK = """
+import matplotlib.pyplot as plt, numpy as np, io
+from PIL import Image
+from utils import plots
+seen = []
+import IPython.display
+IPython.display.display = lambda data, raw, metadata: seen.append(data["image/png"])
+plots.curves({"one": (range(5), range(5))}, alt="A line", x_label="x", y_label="y")
+figure, axis = plt.subplots()  # a chapter's own cell
+axis.plot(range(5))
+plots.show(figure, alt="A line")
+for png in seen:
+    grey = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    print(grey[0, 0], int((grey < 80).sum()))
+"""
+
+
+def test_a_readers_dark_theme_does_not_hide_axes_and_labels(tmp_path):
+    (tmp_path / "matplotlibrc").write_text(
+        "axes.facecolor: black\nfigure.facecolor: black\ntext.color: white\naxes.labelcolor: white\n"
+        "axes.edgecolor: white\nxtick.color: white\nytick.color: white\nsavefig.facecolor: white\n"
+    )
+    env = os.environ | {"MATPLOTLIBRC": str(tmp_path), "PYTHONPATH": str(course.ROOT), "MPLBACKEND": "agg"}
+    ended = subprocess.run([sys.executable, "-c", DARK], env=env, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    for line in ended.stdout.splitlines():
+        corner, dark = map(int, line.split())
+        assert corner == 255 and 300 < dark < 20_000, "dark axes and labels on white"

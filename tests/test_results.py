@@ -1,11 +1,14 @@
 """output/results.json."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from utils import results
+from utils import course, results
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +58,36 @@ def test_milliseconds_are_the_median_without_the_first_call():
 
     pauses = iter([0.2, 0.002, 0.002, 0.1])  # the first call compiles, one of the others is disturbed
     assert 1.5 < results.milliseconds(lambda: time.sleep(next(pauses)), repeats=3) < 20
+
+
+WRITER = """
+import sys
+from utils import results
+for value in range(30):
+    results.record(sys.argv[1], data="d", seconds=1.0, rows=[{"model": "m", "kl": value}])
+"""
+
+
+def writers(*chapters, before=""):
+    env = os.environ | {"PYTHONPATH": str(course.ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    commands = [[sys.executable, "-c", before + WRITER, name] for name in chapters]
+    started = [subprocess.Popen(c, env=env, stderr=subprocess.PIPE, text=True) for c in commands]
+    return [(process.communicate(timeout=300)[1], process.returncode) for process in started]
+
+
+def test_two_runs_that_write_at_once_keep_all_entries():
+    ended = writers("01_a", "02_b", "03_c", before="from utils import course; course.machine = lambda: 'm'\n")
+    assert [code for _, code in ended] == [0, 0, 0], ended
+    entries = results.read()
+    assert set(entries) == {"01_a", "02_b", "03_c"}
+    assert all(entry["rows"][0]["kl"] == 29 for entry in entries.values())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+def test_a_full_disk_is_one_line_and_leaves_the_figures_that_were_there(folder):
+    record("01_a", 1.0)
+    before = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+    before += "from utils import course; course.machine = lambda: 'm'; course._make_writable = lambda f: None\n"
+    ((said, code),) = writers("02_b", before=before)
+    assert code == 1 and "results.json cannot be written (File too large): free space" in said.splitlines()[-1]
+    assert set(results.read()) == {"01_a"}

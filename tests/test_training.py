@@ -1,12 +1,16 @@
 """Progress, the stop on a bad loss, kept weights, and the schedule."""
 
+import os
+import subprocess
+import sys
 import time
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
-from utils import training
+from utils import course, training
 from utils.course import CourseError
 
 
@@ -36,7 +40,13 @@ def test_progress_counts_training_seconds_without_validation(model, capsys):
     assert len(progress.seconds) == 3 and progress.seconds == sorted(progress.seconds)
     assert progress.seconds[-1] < passed - 1.2, "three validations slept for at least 1.2 s"
     last = capsys.readouterr().out.split("\r")[-1]
-    assert last.startswith("fitting: 3 epochs in") and "val_loss" in last
+    assert last.startswith("fitting: 100%") and "12/12" in last and "val_loss=" in last
+
+
+def test_progress_of_a_resumed_training_begins_where_it_was(model, capsys):
+    model.fit(x, y, batch_size=16, initial_epoch=2, epochs=3, verbose=0, callbacks=[training.Progress("again")])
+    shown = capsys.readouterr().out.split("\r")
+    assert "8/12" in shown[1] and "12/12" in shown[-1]
 
 
 def test_bad_loss_stops_at_once_and_names_the_step(model):
@@ -51,6 +61,13 @@ def test_bad_loss_stops_at_once_and_names_the_step(model):
     with pytest.raises(CourseError, match="The loss is nan at step 3, so training stopped"):
         model.fit(bad, y, batch_size=16, shuffle=False, verbose=0, callbacks=[Count(), training.StopOnBadLoss()])
     assert len(steps) == 3
+
+
+def test_a_validation_figure_that_is_not_finite_stops_too(model):
+    bad = y.copy()
+    bad[3] = np.nan
+    with pytest.raises(CourseError, match="The val_loss is nan at the end of epoch 1, .*validation data"):
+        model.fit(x, y, validation_data=(x, bad), epochs=3, verbose=0, callbacks=[training.StopOnBadLoss()])
 
 
 def test_good_loss_does_not_stop(model):
@@ -97,6 +114,43 @@ def test_interrupted_save_leaves_the_older_one(model, tmp_path, monkeypatch):
     assert training.load(model, path) == {"epoch": 1}
 
 
+FULL_DISK = """
+import resource, signal, sys
+import keras, numpy as np
+from pathlib import Path
+from utils import training
+folder = Path(sys.argv[1])
+model = keras.Sequential([keras.Input((300,)), keras.layers.Dense(300)])
+training.save(model, folder / "run", epoch=1)
+model.set_weights([w + 1 for w in model.get_weights()])
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    training.save(model, folder / "run", epoch=2)
+except training.CourseError as error:
+    print(error)
+class Decoder:
+    def __call__(self, z): return np.random.default_rng(0).random((len(z), 200, 200, 3))
+try:
+    training.SampleImages(Decoder(), np.zeros((4, 2)), folder / "samples").on_epoch_end(0)
+except training.CourseError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+def test_a_full_disk_is_one_line_and_leaves_the_older_weights(tmp_path):
+    env = os.environ | {"PYTHONPATH": str(course.ROOT)}
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    ended = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    first, second = ended.stdout.splitlines()
+    assert "run.weights.h5 cannot be written" in first and "What was there is whole" in first
+    assert "epoch-001.png cannot be written" in second
+    model = keras.Sequential([keras.Input((300,)), keras.layers.Dense(300)])
+    assert training.load(model, tmp_path / "run") == {"epoch": 1}
+    assert not any(p.name.startswith(".part") for p in tmp_path.rglob("*"))
+
+
 def test_missing_or_foreign_weights_are_one_clear_line(model, tmp_path):
     with pytest.raises(CourseError, match="No weights of an earlier run in .*: set LOAD = False"):
         training.load(model, tmp_path / "run")
@@ -124,9 +178,12 @@ def test_compilation_is_chosen_by_device_and_kind(monkeypatch):
         training.jit_compile("images")
 
 
-def test_clock_and_bar():
-    assert training.clock(8.4) == "8 s" and training.clock(125) == "2 min 05 s"
-    assert training.bar(0.25, 8) == "██░░░░░░" and training.bar(2.0, 4) == "████"
+@pytest.mark.parametrize("encoding, block", [("ascii", "#"), ("cp1252", "#"), ("utf-8", "█")])
+def test_the_bar_shows_on_any_terminal(encoding, block):
+    code = "from utils import progress; b = progress.bar(2, 'x'); b.update(2); b.close()"
+    env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(course.ROOT)}
+    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True)
+    assert ended.returncode == 0 and block in ended.stdout.decode(encoding), ended.stderr
 
 
 # ------------------------------------------------------------------------------------------------ whole epochs
@@ -152,6 +209,26 @@ class Gaussian(keras.Model):
         return -keras.ops.mean(y_pred)
 
 
+class Network(keras.Model):
+    """A density with a small network: x2 given x1 and a constraint on one kernel."""
+
+    def __init__(self, constraint=None):
+        super().__init__()
+        self.first = keras.layers.Dense(8, "tanh")
+        self.middle = keras.layers.Dense(2)
+        self.last = keras.layers.Dense(2, kernel_constraint=constraint)
+        for layer, size in ((self.first, 2), (self.middle, 8), (self.last, 2)):
+            layer.build((None, size))
+        self.built = True
+
+    def log_prob(self, x):
+        shift = self.last(self.middle(self.first(keras.ops.reshape(x, (-1, 2)) / 3)))
+        return keras.ops.sum(-0.5 * (x - shift) ** 2, axis=-1)
+
+
+needs_tensorflow = pytest.mark.skipif(
+    course.backend() != "tensorflow", reason="whole epochs are a graph of TensorFlow"
+)
 points = (np.random.default_rng(1).normal(size=(1000, 2)) * [0.5, 2.0] + [3.0, -1.0]).astype("float32")
 
 
@@ -206,6 +283,162 @@ def test_penalties_of_the_layers_are_part_of_the_loss():
     held.mean.regularizer = keras.regularizers.L2(10.0)
     fit(free), fit(held)
     assert abs(float(held.mean[0])) < 0.2 * abs(float(free.mean[0]))
+
+
+@needs_tensorflow
+def test_one_long_vector_takes_the_steps_that_one_by_one_take(monkeypatch):
+    """Adam with clipping, on a network: the same losses and weights up to rounding."""
+    weights, losses = [], []
+    for elementwise in (training.ELEMENTWISE, []):
+        monkeypatch.setattr(training, "ELEMENTWISE", elementwise)
+        model = Network()
+        optimizer = keras.optimizers.Adam(0.01, global_clipnorm=0.5)
+        losses.append(fit(model, optimizer=optimizer, epochs=3)["loss"])
+        weights.append(model.get_weights())
+        assert int(optimizer.iterations) == 30
+        vectors = [v for v in optimizer.variables if v.shape]
+        assert len(vectors) == (2 if elementwise else 12), "two moments"
+    assert np.allclose(losses[0], losses[1], rtol=1e-5)
+    for one, other in zip(*weights, strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.AdamW(0.01),
+        keras.optimizers.Adam(0.01, clipnorm=0.1),
+        keras.optimizers.Adam(0.01, use_ema=True),
+        keras.optimizers.Lamb(0.01),
+    ],
+    ids=["AdamW", "clipnorm", "average", "Lamb"],
+)
+def test_optimizers_that_look_at_a_variable_as_a_whole_keep_them_apart(optimizer):
+    model = Network()
+    fit(model, optimizer=optimizer, epochs=1)
+    assert getattr(optimizer, "course_vector", None) is None
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("one_vector", [True, False])
+def test_constraints_hold_after_every_step(monkeypatch, one_vector):
+    """A MADE's masks are constraints: a step that forgets them lets it see the future."""
+    if not one_vector:
+        monkeypatch.setattr(training, "ELEMENTWISE", [])
+    mask = np.float32([[1, 0], [0, 1]])
+    model = Network(constraint=lambda kernel: kernel * mask)
+    fit(model, epochs=2)
+    kernel = model.last.kernel.numpy()
+    assert (kernel[0, 1], kernel[1, 0]) == (0, 0) and (kernel[[0, 1], [0, 1]] != 0).all()
+
+
+@needs_tensorflow
+def test_a_second_training_with_the_same_optimizer_goes_on():
+    model, optimizer = Gaussian(), keras.optimizers.Adam(0.05)
+    fit(model, optimizer=optimizer, epochs=60)
+    model.mean.assign([0.0, 0.0])  # what a reader changes in between counts
+    fit(model, optimizer=optimizer, epochs=1)
+    assert np.abs(model.mean).max() < 1.0 and int(optimizer.iterations) == 610
+
+
+@needs_tensorflow
+def test_variables_without_a_part_in_the_density_stay_as_they_are():
+    model = Gaussian()
+    extra = keras.Variable([7.0])
+    fit(model, variables=[*model.trainable_variables, extra])
+    assert float(extra[0]) == 7.0 and np.abs(model.mean).max() > 1
+    with pytest.raises(CourseError, match="No variable has a part in log_prob"):
+        fit(Gaussian(), variables=[extra])
+
+
+# ------------------------------------------------------------------ readers' points
+
+
+def integers(x):
+    return np.rint(10 * x).astype(int)
+
+
+@pytest.mark.parametrize("kind", ["float64", "list", "DataFrame", "integers", "float16"])
+def test_points_of_any_kind_of_number_train(kind):
+    given = {
+        "float64": points.astype("float64"),
+        "list": points.tolist(),
+        "DataFrame": pd.DataFrame(points.astype("float64"), columns=["a", "b"]),
+        "integers": integers(points),
+        "float16": points.astype("float16"),
+    }[kind]
+    model = Gaussian()
+    settings = {"optimizer": keras.optimizers.Adam(0.05), "epochs": 2, "batch": 100}
+    history = training.fit_density(model, given, validation=given, **settings)
+    assert np.isfinite(history["loss"]).all() and np.isfinite(history["val_loss"]).all()
+    log_prob = training.compiled(model.log_prob, model)
+    if kind in ("float64", "DataFrame"):
+        assert np.allclose(log_prob(given), log_prob(points), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["x", "validation"])
+def test_points_that_are_not_finite_are_found_before_training(name):
+    bad = points.astype("float64")
+    bad[17, 1], bad[40, 0] = np.nan, np.inf
+    model, seen = Gaussian(), []
+    given = {"x": points, "validation": points} | {name: bad}
+    settings = {"optimizer": keras.optimizers.Adam(), "epochs": 1, "batch": 100, "each_epoch": seen.append}
+    with pytest.raises(CourseError, match=f"{name} has values that are not finite in 2 of 1000 rows, .*row 17"):
+        training.fit_density(model, given["x"], validation=given["validation"], **settings)
+    assert not seen and not np.any(model.mean)
+
+
+def test_points_that_are_not_numbers_or_no_table_are_one_line():
+    settings = {"optimizer": keras.optimizers.Adam(), "epochs": 1, "batch": 1}
+    words = pd.DataFrame({"a": [1.0, 2.0], "b": ["one", "two"]})
+    with pytest.raises(CourseError, match="x is not made of numbers .*one"):
+        training.fit_density(Gaussian(), words, **settings)
+    with pytest.raises(CourseError, match=r"x has shape \(5,\): .*one point a row"):
+        training.fit_density(Gaussian(), np.arange(5), **settings)
+
+
+@needs_tensorflow
+def test_points_of_another_dimension_are_one_line():
+    three = np.random.default_rng(0).normal(size=(300, 3))
+    model = Network()
+    with pytest.raises(CourseError, match=r"Network does not take points of shape \(3,\): build it for as many"):
+        training.fit_density(model, three, optimizer=keras.optimizers.Adam(), epochs=1, batch=100)
+    with pytest.raises(CourseError, match=r"Network does not take points of shape \(3,\)|finite"):
+        fit(Network(), validation=three)
+
+
+class Cliff(Gaussian):
+    """Its density beyond 40, where one validation point lies, becomes 0 later on."""
+
+    def log_prob(self, x):
+        nothing = (self.mean[0] > 1.5) & (x[:, 0] > 40)
+        return super().log_prob(x) - keras.ops.where(nothing, np.inf, 0.0)
+
+
+@needs_tensorflow
+def test_a_validation_that_turns_infinite_stops_and_keeps_the_best_weights():
+    model, seen, far = Cliff(), [], points.copy()
+    far[0, 0] = 50.0
+    with pytest.raises(CourseError, match=r"val_loss is inf at the end of epoch \d+"):
+        fit(model, validation=far, patience=99, each_epoch=lambda e: seen.append(np.array(model.mean)))
+    assert len(seen) > 2 and any(np.array_equal(model.mean, mean) for mean in seen)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+def test_a_stop_on_the_way_keeps_the_best_weights(stop):
+    model, seen = Gaussian(), []
+
+    def each_epoch(epoch):
+        seen.append(np.array(model.mean))
+        if epoch == 5:
+            model.mean.assign([99.0, 99.0])
+            raise stop
+
+    with pytest.raises(stop):
+        fit(model, validation=points, patience=9, each_epoch=each_epoch)
+    assert np.array_equal(model.mean, seen[4])  # epoch 5 raised before it was judged
 
 
 def test_a_model_with_nothing_to_train_is_refused():

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
-from tools import address
+from tools import ensure_home
+from utils.course import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 
 
@@ -40,10 +45,35 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 
 def code_hash(notebook: nbformat.NotebookNode) -> str:
-    """A fingerprint of the code cells: it changes when code does, not with prose or the repository's address."""
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    text = "\0".join(sources).replace(address.current(), "ADDRESS")
+    """A fingerprint of what the code cells do: it changes when outputs may.
+
+    It is of the parsed code, so that layout, comments and docstrings do not count. The
+    set-up cell, the first one, is left out: it finds the course and has no figures.
+    """
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"][1:]
+    text = "\0".join(repr(_outline(_parsed(source))) for source in cells)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _parsed(source: str) -> ast.AST:
+    return ast.parse(TransformerManager().transform_cell(source))  # %magics too
+
+
+def _outline(node):
+    """A syntax tree as nested tuples, the same on every Python: docstrings left out,
+    and fields that are empty, since some versions have more of those."""
+    if isinstance(node, list):
+        return [_outline(item) for item in node if not _is_text(item)]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = ((name, _outline(value)) for name, value in ast.iter_fields(node))
+    return type(node).__name__, [field for field in fields if field[1] not in (None, [])]
+
+
+def _is_text(node) -> bool:
+    """Whether a statement is nothing but a string."""
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def title(notebook: nbformat.NotebookNode) -> str:
@@ -59,24 +89,27 @@ class Failed(Exception):
     """A cell that raised: the message names the cell and the error in one line."""
 
 
-def execute(notebook: nbformat.NotebookNode, profile: str, report: Callable[[int, int, float], None]) -> float:
-    """Executes a notebook in place, from the top, in a kernel of this environment; returns the seconds it took.
+def execute(
+    notebook: nbformat.NotebookNode,
+    profile: str,
+    report: Callable[[int, int, float], None],
+) -> float:
+    """Executes a notebook in place, in a kernel of this environment; returns seconds.
 
-    `report(cell, cells, seconds)` is called when a code cell starts and every second while it runs. Raises Failed at
-    the first cell that raises; the notebook then holds what was executed.
+    `report(cell, cells, seconds)` is called every second. Raises Failed at the first
+    cell that raises; the notebook then holds what was executed. Ctrl-C stops the kernel
+    and raises KeyboardInterrupt.
     """
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    code = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    ensure_home()
+    code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     for index in code:
         notebook.cells[index].outputs = []
         notebook.cells[index].execution_count = None
-    started = time.perf_counter()
-    state = {"cell": 0}
+    started, reached = time.perf_counter(), [0]
 
     def on_cell_start(cell, cell_index):
-        if cell_index in code:
-            state["cell"] = code.index(cell_index) + 1
-            report(state["cell"], len(code), time.perf_counter() - started)
+        reached[0] = code.index(cell_index) + 1 if cell_index in code else reached[0]
 
     client = NotebookClient(
         notebook,
@@ -86,41 +119,41 @@ def execute(notebook: nbformat.NotebookNode, profile: str, report: Callable[[int
         on_cell_start=on_cell_start,
         store_widget_state=False,
         coalesce_streams=True,
-        extra_arguments=["--log-level=ERROR"],  # the kernel's own warnings about its port are not the reader's
+        extra_arguments=["--log-level=ERROR"],  # its warnings are not the reader's
     )
-    env = os.environ | {"COURSE_PROFILE": profile}
-    with _ticker(lambda: report(state["cell"], len(code), time.perf_counter() - started)):
+    with ThreadPoolExecutor(1) as pool:  # this thread waits, reports and hears Ctrl-C
+        env = os.environ | {"COURSE_PROFILE": profile}
+        done = pool.submit(client.execute, env=env)
         try:
-            client.execute(env=env)
-        except Exception as error:  # CellExecutionError, DeadKernelError: whatever stopped it, the chapter failed
-            if hasattr(client, "_async_cleanup_kernel_future"):  # nbclient caught Ctrl-C and stopped the kernel
-                raise KeyboardInterrupt from None
-            raise Failed(f"cell {state['cell']} of {len(code)}: {_last_line(error)}") from error
+            while not wait([done], timeout=1).done:
+                report(reached[0], len(code), time.perf_counter() - started)
+            done.result()
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # twice is as good as once
+            _stop_kernel(client, done)
+            raise
+        except Exception as error:  # CellExecutionError, DeadKernelError: it failed
+            place = f"cell {reached[0]} of {len(code)}"
+            raise Failed(f"{place}: {_last_line(error)}") from error
     return time.perf_counter() - started
 
 
-class _ticker:
-    """Calls a function every second, from a thread, while a block runs."""
-
-    def __init__(self, call):
-        import threading
-
-        self.call, self.done = call, threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self):
-        while not self.done.wait(1.0):
-            self.call()
-
-    def __enter__(self):
-        self.thread.start()
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.thread.join()
+def _stop_kernel(client: NotebookClient, done) -> None:
+    """Ends a kernel, and what it started, at once; one that is starting, when it has."""
+    while not done.done():
+        provisioner = getattr(client.km, "provisioner", None)
+        process = getattr(provisioner, "process", None)
+        if process is not None:
+            with contextlib.suppress(OSError):
+                if hasattr(os, "killpg"):
+                    os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+                else:
+                    process.kill()
+        time.sleep(0.1)
 
 
 def _last_line(error: Exception) -> str:
     if getattr(error, "ename", None):
         return f"{error.ename}: {error.evalue}".splitlines()[0]
-    return f"{type(error).__name__}: {str(error).splitlines()[-1] if str(error) else ''}"
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"

@@ -15,8 +15,19 @@ import shutil
 import subprocess
 import sys
 
+
+def stopped(kind, error, trace):
+    """Ctrl-C ends this with a line; what was begun is made from the start next time."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("\nStopped. The same command makes the environment anew.")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = stopped
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST, NEWEST = (3, 11), (3, 13)
+MARK, UNFINISHED = "course-environment", "unfinished"  # a file in it, and what it says until the end
 NEEDED_GIGABYTES = 4.0  # TensorFlow and what it needs take 3 GB, and pip unpacks beside
 
 
@@ -27,6 +38,8 @@ def main():
     parser.add_argument("--folder", default=".venv", help="the environment's folder, in the repository's root")
     parser.add_argument("--gigabytes", type=float, default=NEEDED_GIGABYTES, help="free space that it needs")
     options = parser.parse_args()
+    if hasattr(sys.stdout, "reconfigure"):  # what a terminal cannot show of pip's words comes as "?"
+        sys.stdout.reconfigure(errors="replace")
     chosen, requirements = options.constraints, options.requirements
     problem = unsuitable(sys.version_info, importlib.util.find_spec)
     if problem:
@@ -35,12 +48,15 @@ def main():
         sys.exit("There is no file %s to take exact versions from: check CONSTRAINTS." % chosen)
     folder = os.path.join(ROOT, options.folder)
     wanted = fingerprint(chosen, requirements)
-    if is_current(folder, wanted):
+    if mark_of(folder) == wanted and os.path.exists(python_of(folder)):
         return
-    problem = disk_full(ROOT, options.gigabytes)
+    problem = foreign(folder) or disk_full(ROOT, options.gigabytes)
     if problem:
         sys.exit(problem)
-    build(folder, chosen, wanted, requirements)
+    try:
+        build(folder, chosen, wanted, requirements)
+    except OSError as error:
+        sys.exit("%s cannot be made (%s): free space or change the permissions." % (folder, error))
 
 
 def unsuitable(version, find_spec):
@@ -82,30 +98,49 @@ def python_of(folder):
     return os.path.join(folder, "Scripts", "python.exe") if os.name == "nt" else os.path.join(folder, "bin", "python")
 
 
-def is_current(folder, wanted):
-    """Whether the environment was finished with this fingerprint and its interpreter is still there."""
+def mark_of(folder):
+    """What the environment's mark says: its fingerprint, UNFINISHED, or None without."""
     try:
-        with open(os.path.join(folder, "course-environment")) as file:
-            return file.read() == wanted and os.path.exists(python_of(folder))
+        with open(os.path.join(folder, MARK)) as file:
+            return file.read()
     except OSError:
-        return False
+        return None
+
+
+def foreign(folder):
+    """The line about a folder of this name that was not made here, or None."""
+    if mark_of(folder) is not None or not os.path.exists(folder) or not os.listdir(folder):
+        return None
+    return "%s is there and was not made by this command: move it away, then run it again." % folder
 
 
 def build(folder, constraints, wanted, requirements="requirements.txt"):
-    """Makes the environment, or mends one that is unfinished or out of date; marks it as finished at the end."""
-    mark = os.path.join(folder, "course-environment")
-    if os.path.exists(mark):
-        os.remove(mark)
-    same_python = os.path.exists(python_of(folder)) and version_of(folder) == list(sys.version_info[:2])
+    """Makes the environment, or brings one up to date; marks it as finished at the end.
+
+    One that was not finished, because this was stopped or killed, is made anew: a package
+    of which half is there looks to pip as if all were.
+    """
     name = os.path.basename(folder)
     print("Setting up %s with Python %d.%d: some minutes, once." % ((name,) + sys.version_info[:2]), flush=True)
-    run([sys.executable, "-m", "venv", folder] + ([] if same_python else ["--clear"]), "making " + name)
+    update = mark_of(folder) not in (None, UNFINISHED) and version_of(folder) == list(sys.version_info[:2])
+    if not update and os.path.exists(folder):
+        old = folder + "-old"  # a rename is done or not done, also when this is killed
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(folder, old)
+        shutil.rmtree(old, ignore_errors=True)
+    os.makedirs(folder, exist_ok=True)
+    write_mark(folder, UNFINISHED)
+    run([sys.executable, "-m", "venv", folder], "making " + name)
     command = [python_of(folder), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     command += ["-r", requirements] + (["-c", constraints] if constraints else [])
     run(command, "installing the packages", show=lambda line: line.startswith(("Collecting", "Installing")))
-    with open(mark, "w") as file:
-        file.write(wanted)
+    write_mark(folder, wanted)
     print("The environment is ready.", flush=True)
+
+
+def write_mark(folder, text):
+    with open(os.path.join(folder, MARK), "w") as file:
+        file.write(text)
 
 
 def version_of(folder):
@@ -123,7 +158,7 @@ def run(command, what, show=lambda line: False):
     Of its output it shows, on one line that is rewritten, what `show` picks.
     """
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, errors="replace"
     )
     lines = []
     for line in process.stdout:

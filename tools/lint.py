@@ -50,11 +50,6 @@ def faults_of(path: Path) -> list[str]:
         if any(len(line) > LINE for line in cell.source.splitlines()):
             faults.append(f"cell {number}: a line of code over {LINE} characters, which a page cuts off")
         faults += [f"cell {number}: {fault}" for fault in _output_faults(cell)]
-    kinds = [cell.cell_type for cell in notebook.cells]
-    for place in range(1, len(kinds)):
-        if kinds[place - 1 : place + 1] == ["code", "code"]:
-            number = kinds[: place + 1].count("code")
-            faults.append(f"cell {number}: no sentence between it and the code cell before it")
     if f"]({address.colab(path.name)})" not in notebook.cells[0].source:
         faults.append("its first cell has no Colab badge, or one with another address: see tools/address.py")
     return faults

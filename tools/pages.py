@@ -14,6 +14,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from traitlets.config import Config
 
 from tools import chapters, leaderboard
+from utils import course
 
 
 class MathMLRenderer(IPythonRenderer):
@@ -53,8 +54,11 @@ def to_html(notebook: nbformat.NotebookNode, name: str) -> str:
 
 def write(notebook: nbformat.NotebookNode, path: Path, folder: Path) -> None:
     """Writes the executed notebook and its page into a folder, under the notebook's own name."""
-    nbformat.write(notebook, folder / path.name)
-    (folder / f"{path.stem}.html").write_text(to_html(notebook, path.stem), "utf-8")
+    page = to_html(notebook, path.stem)
+    with course.replacing(folder / path.name) as part:
+        nbformat.write(notebook, part)
+    with course.replacing(folder / f"{path.stem}.html") as part:
+        part.write_text(page, "utf-8")
 
 
 def write_index(folder: Path, index: Path, failures: dict[str, str]) -> None:
@@ -69,7 +73,9 @@ def write_index(folder: Path, index: Path, failures: dict[str, str]) -> None:
         results = {}
     rows = [_row(path, folder, results.get(path.stem), failures.get(path.stem)) for path in chapters.find([])]
     standing = leaderboard.section(results, leaderboard.codes_of(folder))
-    index.write_text(INDEX.replace("ROWS", "\n".join(rows)).replace("LEADERBOARD", standing), "utf-8")
+    page = INDEX.replace("ROWS", "\n".join(rows)).replace("LEADERBOARD", standing)
+    with course.replacing(index) as part:
+        part.write_text(page, "utf-8")
 
 
 def _row(path: Path, folder: Path, result: dict | None, failure: str | None) -> str:

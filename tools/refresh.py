@@ -18,8 +18,9 @@ import nbformat
 from PIL import Image
 
 from tools import chapters, leaderboard, opening
-from tools.run import Screen, clock
-from utils import results
+from tools.run import Screen
+from utils import course, results
+from utils.progress import clock
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LARGE_PICTURE = 50_000  # bytes
@@ -39,13 +40,12 @@ def main(chosen: list[str]) -> int:
             seconds = chapters.execute(notebook, "full", show.cell)
             normalise(notebook)
             nbformat.validate(notebook)
-            half = path.with_suffix(".half")
-            nbformat.write(notebook, half)
-            half.replace(path)
+            with course.replacing(path) as part:
+                nbformat.write(notebook, part)
             stored.add(path.stem)
             kept |= leaderboard.keep(path.stem, results.read().get(path.stem), chapters.code_hash(notebook))
             show.end(f"stored after {clock(seconds)}")
-        except (chapters.Failed, ValueError, nbformat.ValidationError) as failure:
+        except (chapters.Failed, course.CourseError, ValueError) as failure:
             failed += 1
             show.end(f"FAILED, left as it was: {failure}")
     if kept:
@@ -112,7 +112,4 @@ def _is_log(output, number: int) -> bool:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit("\nStopped.")
+    sys.exit(main(sys.argv[1:]))

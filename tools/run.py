@@ -8,37 +8,39 @@ the others still run, and the exit status is then 1.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from pathlib import Path
+
+from tqdm import tqdm
 
 from tools import chapters, pages
+from utils import course
+from utils.progress import clock
 
 
 def main(chosen: list[str]) -> int:
     paths = chapters.find(chosen)
-    profile = os.environ.get("COURSE_PROFILE") or "full"
-    output = chapters.ROOT / Path(os.environ.get("COURSE_OUTPUT") or "output").expanduser()
-    folder = output / "pages"
-    folder.mkdir(parents=True, exist_ok=True)
+    output = course.output_root()
+    course.output()  # says so at once where nothing can be written
+    folder = course.output_root() / "pages"
     started = time.perf_counter()
     failures = {}
     for number, path in enumerate(paths, 1):
-        show = Screen(f"[{number}/{len(paths)}] {path.stem}")
+        screen = Screen(f"[{number}/{len(paths)}] {path.stem}")
         notebook = chapters.read(path)
         try:
-            seconds = chapters.execute(notebook, profile, show.cell)
-            show.end(f"done in {clock(seconds)}")
+            seconds = chapters.execute(notebook, course.profile(), screen.cell)
+            screen.end(f"done in {clock(seconds)}")
         except chapters.Failed as failure:
             failures[path.stem] = str(failure)
-            show.end(f"FAILED at {failure}")
+            screen.end(f"FAILED at {failure}")
         try:
             pages.write(notebook, path, folder)
-        except OSError as error:
+        except (OSError, course.CourseError) as error:
             failures[path.stem] = f"writing its page: {error}"
     pages.write_index(folder, output / "index.html", failures)
-    print(f"{len(paths) - len(failures)} of {len(paths)} chapters in {clock(time.perf_counter() - started)}.")
+    spent = clock(time.perf_counter() - started)
+    print(f"{len(paths) - len(failures)} of {len(paths)} chapters in {spent}.")
     print(f"Read them: {output / 'index.html'}")
     for stem, failure in failures.items():
         print(f"{stem} failed at {failure}")
@@ -46,31 +48,23 @@ def main(chosen: list[str]) -> int:
 
 
 class Screen:
-    """One line per chapter: rewritten on a terminal; elsewhere, in a log, written at the start and at the end."""
+    """One line a chapter: tqdm's on a terminal; in a log, its start and its end."""
 
     def __init__(self, label: str):
-        self.label, self.live = label, sys.stdout.isatty()
-        if not self.live:
-            print(f"{label} …", flush=True)
+        self.label = label
+        self.bar = tqdm(desc=label, unit="cell", file=sys.stdout, disable=None, leave=False)
+        if self.bar.disable:
+            print(f"{label} ...", flush=True)
 
     def cell(self, cell: int, cells: int, seconds: float) -> None:
-        if self.live:
-            done = round(20 * (cell - 1) / cells)
-            bar = "█" * done + "░" * (20 - done)
-            print(f"\r\033[K{self.label}  {bar}  cell {cell} of {cells}, {clock(seconds)}", end="", flush=True)
+        if not self.bar.disable:
+            self.bar.total, self.bar.n = cells, max(0, cell - 1)
+            self.bar.refresh()
 
     def end(self, text: str) -> None:
-        print(f"\r\033[K{self.label}  {text}" if self.live else f"{self.label}  {text}", flush=True)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds: 3:07."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+        self.bar.close()
+        print(f"{self.label}  {text}", flush=True)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit("\nStopped.")
+    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """The first lines of every chapter: profile, versions, device, seed and output folders.
 
-The ground floor of the package: it imports none of the other modules, and no Keras before it has checked that the
-installed one will do.
+The ground floor of the package: it imports none of the other modules, and no Keras
+before it has checked that the installed one will do.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+EDITION = 2  # raised when chapters need something that an older copy of utils lacks
 PROFILES = ("full", "quick")
-CORE = ("keras", "numpy", "matplotlib", "pandas", "scikit-learn", "scipy")
-BACKENDS = ("tensorflow", "jax", "torch")
+CORE = "keras numpy matplotlib pandas scikit-learn scipy filelock tqdm".split()
+BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX"}
 
 
 class CourseError(RuntimeError):
-    """Something that the reader can mend. The message is one line that says what is wrong and what to do.
+    """What a reader can put right: one line that says what is wrong and what to do.
 
     A notebook shows that line alone: the stack of calls above it would not help.
     """
@@ -33,22 +34,25 @@ class CourseError(RuntimeError):
         return [f"{type(self).__name__}: {self}"]
 
 
-# ------------------------------------------------------------------------------------------------ profile and seed
+# ------------------------------------------------------------------ profile and seed
 
 
 def profile() -> str:
-    """`"full"` (what a reader gets) or `"quick"` (what the tests run), from the variable COURSE_PROFILE.
+    """`"full"` (what a reader gets) or `"quick"` (what the tests run).
 
-    Raises CourseError for any other value.
+    From the variable COURSE_PROFILE. Raises CourseError for any other value.
     """
     value = os.environ.get("COURSE_PROFILE") or "full"
     if value not in PROFILES:
-        raise CourseError(f"COURSE_PROFILE is {value!r}: set it to 'full' or 'quick', or unset it for 'full'.")
+        raise CourseError(
+            f"COURSE_PROFILE is {value!r}: set it to 'full' or 'quick', "
+            "or unset it for 'full'."
+        )
     return value
 
 
 def choose(*, full, quick, gpu=None):
-    """The value that belongs to the profile; `gpu`, where given, replaces `full` on a machine with a GPU."""
+    """The value of the profile; `gpu`, where given, replaces `full` on a GPU."""
     if profile() == "quick":
         return quick
     return gpu if gpu is not None and has_gpu() else full
@@ -62,54 +66,61 @@ def seed(value: int = 42) -> int:
     return value
 
 
-# ------------------------------------------------------------------------------------------------ versions
+# ------------------------------------------------------------------ versions
 
 
 def backend() -> str:
-    """The Keras backend that is (or will be) in use: tensorflow, jax or torch."""
+    """The Keras backend that is (or will be) in use: tensorflow or jax."""
     if "keras" in sys.modules:
         return sys.modules["keras"].backend.backend()
     return os.environ.get("KERAS_BACKEND") or "tensorflow"
 
 
 def requirements() -> dict[str, str]:
-    """The version ranges of requirements.txt: `{"numpy": ">=2.0,<2.4", …}`, names as written there."""
+    """The version ranges of requirements.txt: `{"numpy": ">=2.0,<2.4", …}`."""
     from packaging.requirements import Requirement
 
-    lines = (line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines())
-    parsed = [Requirement(line) for line in lines if line]
-    return {r.name: str(r.specifier) for r in parsed}
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    kept = filter(None, (line.split("#")[0].strip() for line in lines))
+    return {r.name: str(r.specifier) for r in map(Requirement, kept)}
 
 
 def require(*packages: str) -> None:
-    """Checks that packages are installed, in a version of requirements.txt, without importing them.
+    """Checks that packages are installed, in a version of requirements.txt.
 
-    `packages` are names as in requirements.txt. On Colab a missing one is installed; one that is there is never
-    replaced, since Colab's own packages lean on each other. Elsewhere, and for a version out of range, raises
-    CourseError with the command that mends it. TensorFlow Probability runs on TensorFlow: on another backend of
-    Keras, asking for it raises CourseError.
+    `packages` are names as in requirements.txt. On Colab a missing one is installed;
+    one that is there is never replaced, since Colab's own packages lean on each other.
+    Elsewhere, and for a version out of range, raises CourseError with the command to
+    give. TensorFlow Probability runs on TensorFlow: on another backend of Keras, asking
+    for it raises CourseError. tf_keras is loaded with this course's settings.
     """
     if "tensorflow-probability" in packages and backend() != "tensorflow":
         raise CourseError(
-            f"KERAS_BACKEND is {backend()!r}, and this needs TensorFlow Probability, which runs on TensorFlow: "
-            "unset KERAS_BACKEND and restart the kernel."
+            f"KERAS_BACKEND is {backend()!r}, and this needs TensorFlow Probability, "
+            "which runs on TensorFlow: unset KERAS_BACKEND and restart the kernel."
         )
     ranges = requirements()
+    specs = {name: name + ranges.get(name, "") for name in packages}
     found = {name: _problem(name, ranges.get(name, "")) for name in packages}
-    missing = [name for name, problem in found.items() if problem == "missing"]
+    missing = [specs[name] for name, problem in found.items() if problem == "missing"]
     if missing and "google.colab" in sys.modules:
-        specs = [name + ranges.get(name, "") for name in missing]
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *specs], check=True)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", *missing]
+        subprocess.run(command, check=True)
         found = {name: _problem(name, ranges.get(name, "")) for name in packages}
     wrong = {name: problem for name, problem in found.items() if problem}
     if wrong:
-        specs = " ".join(f'"{name}{ranges.get(name, "")}"' for name in wrong)
         what = "; ".join(f"{name} is {problem}" for name, problem in wrong.items())
-        raise CourseError(f"{what}. Mend it with: python -m pip install {specs}  and restart the kernel.")
+        quoted = " ".join(f'"{specs[name]}"' for name in wrong)
+        raise CourseError(
+            f"{what}. Give the command: python -m pip install {quoted}  "
+            "and restart the kernel."
+        )
+    if "tf_keras" in packages:
+        _load("tf_keras")
 
 
 def _problem(name: str, specifier: str) -> str | None:
-    """What is wrong with an installed package: None, "missing", or its version and the range it should be in."""
+    """None, "missing", or a package's version and the range that it should be in."""
     from packaging.specifiers import SpecifierSet
 
     try:
@@ -122,19 +133,18 @@ def _problem(name: str, specifier: str) -> str | None:
 
 
 def versions() -> str:
-    """Versions of Python, Keras and its backend, for the line that a chapter prints first."""
+    """Python, Keras and its backend, for the line that a chapter prints first."""
     import keras
 
-    engine = backend()
-    return f"Python {platform.python_version()}, Keras {keras.__version__}, {_engine_name(engine)}"
+    python = platform.python_version()
+    return f"Python {python}, Keras {keras.__version__}, {_backend_version()}"
 
 
-def _engine_name(engine: str) -> str:
-    label = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}[engine]
-    return f"{label} {importlib.metadata.version(engine)}"
+def _backend_version() -> str:
+    return f"{BACKENDS[backend()]} {importlib.metadata.version(backend())}"
 
 
-# ------------------------------------------------------------------------------------------------ device
+# ------------------------------------------------------------------ device
 
 
 def has_gpu() -> bool:
@@ -143,34 +153,39 @@ def has_gpu() -> bool:
 
 
 def _gpus() -> list[str]:
-    engine = backend()
-    if engine == "tensorflow":
-        import tensorflow as tf
-
-        return [
-            tf.config.experimental.get_device_details(d).get("device_name", "GPU")
-            for d in tf.config.list_physical_devices("GPU")
-        ]
-    if engine == "jax":
+    if backend() == "jax":
         import jax
 
         return [d.device_kind for d in jax.devices() if d.platform == "gpu"]
-    import torch
+    import tensorflow as tf
 
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    details = tf.config.experimental.get_device_details
+    found = tf.config.list_physical_devices("GPU")
+    return [details(d).get("device_name", "GPU") for d in found]
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def device() -> str:
-    """The device that the chapter will run on, in words: "2 CPU cores", "NVIDIA L4", "2 x NVIDIA L4"."""
+    """The device in words: "2 CPU cores", "NVIDIA L4", "2 x NVIDIA L4"."""
     gpus = _gpus()
     if gpus:
         return gpus[0] if len(gpus) == 1 else f"{len(gpus)} x {gpus[0]}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} CPU core{'s' if cores != 1 else ''}"
+    return f"{cores()} CPU core{'s' if cores() != 1 else ''}"
+
+
+def machine() -> str:
+    """Device and backend in one line, as output/results.json records them."""
+    return f"{device()}, {_backend_version()}"
 
 
 def replicas() -> int:
-    """How many devices share a batch: 1, or the number of GPUs within TensorFlow's MirroredStrategy."""
+    """How many devices divide a batch among them: 1, or those of MirroredStrategy."""
     if backend() != "tensorflow":
         return 1
     import tensorflow as tf
@@ -180,61 +195,192 @@ def replicas() -> int:
 
 @contextlib.contextmanager
 def distribution(devices: tuple[str, ...] | None = None):
-    """A context in which a model is built, compiled and trained on all devices, with Keras' own engines.
+    """A context in which a model is built, compiled and trained on all devices.
 
-    TensorFlow: MirroredStrategy over the GPUs of this machine, if there are several; each takes its share of a batch.
-    JAX: data parallelism over the devices of all hosts, if there are several. Otherwise it does nothing. `devices`
-    names TensorFlow's devices instead, such as `("CPU:0", "CPU:1")`.
+    TensorFlow: MirroredStrategy over the GPUs of this machine, if there are several;
+    each takes its part of a batch. JAX: data parallelism over the devices of all
+    hosts, if there are several. Otherwise it does nothing. `devices` names
+    TensorFlow's devices instead, such as `("CPU:0", "CPU:1")`.
     """
     import keras
 
-    engine = backend()
-    if engine == "tensorflow" and (devices or len(_gpus()) > 1):
-        with _mirrored_strategy(devices).scope():
+    if backend() == "tensorflow":
+        several = devices or len(_gpus()) > 1
+        with _mirrored(devices).scope() if several else contextlib.nullcontext():
             yield
-    elif engine == "jax" and _count_jax_devices() > 1:
-        keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
-        try:
-            yield
-        finally:
-            keras.distribution.set_distribution(None)
-    else:
+        return
+    import jax
+
+    if jax.device_count() == 1:
         yield
+        return
+    parallel = keras.distribution.DataParallel(auto_shard_dataset=False)
+    keras.distribution.set_distribution(parallel)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(None)
 
 
 @functools.cache
-def _mirrored_strategy(devices: tuple[str, ...] | None):
-    """One strategy for a session: a model built under one cannot be trained under another."""
+def _mirrored(devices: tuple[str, ...] | None):
+    """One strategy a session: a model built under one cannot train under another."""
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(devices and list(devices))
 
 
-def _count_jax_devices() -> int:
-    import jax
-
-    return jax.device_count()
+# ------------------------------------------------------------------ output
 
 
-def machine() -> str:
-    """Device and backend in one line, as output/results.json records them."""
-    return f"{device()}, {_engine_name(backend())}"
+def output(*parts: str) -> Path:
+    """A path under this profile's output folder, its folder made.
+
+    `output("digits", "vae.keras")` is `output/<profile>/digits/vae.keras` in the
+    repository, or `<profile>/…` in the folder that COURSE_OUTPUT names. Raises
+    CourseError if it cannot be written.
+    """
+    path = output_root().joinpath(profile(), *parts)
+    _make_writable(path.parent if path.suffix else path)
+    return path
+
+
+def cache(name: str) -> Path:
+    """Where data that can be made again goes; the folder above it is made."""
+    folder = output_root() / "cache" / name
+    _make_writable(folder.parent)
+    return folder
+
+
+def output_root() -> Path:
+    """The folder that everything a run writes goes under."""
+    return ROOT / Path(os.environ.get("COURSE_OUTPUT") or "output").expanduser()
+
+
+@contextlib.contextmanager
+def replacing(path: Path):
+    """A temporary path to write to, which becomes `path` when the block ends well.
+
+    So nobody ever sees half a file, also where several processes write at once, and
+    an error or Ctrl-C leaves the older file whole. A full disk or a folder that cannot
+    be written raises CourseError.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
+            part = Path(folder, path.name)
+            yield part
+            part.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path: Path, error: OSError) -> CourseError:
+    """The line about a file or folder that could not be written."""
+    reason = error.strerror or str(error).splitlines()[0]
+    return CourseError(
+        f"{path} cannot be written ({reason}): free space or change its permissions, "
+        "or set COURSE_OUTPUT to a folder that can be written. What was there is whole."
+    )
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0" * 4096)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+
+
+# ------------------------------------------------------------------ start
+
+
+def start(edition: int = EDITION) -> None:
+    """Readies a chapter: checks, loads Keras quietly, and prints one line.
+
+    `edition` is that of `utils` which the notebook was written for. Raises CourseError
+    where it is not this one, where a package is missing or of a wrong version, and
+    where the output folder cannot be written.
+    """
+    if edition != EDITION:
+        raise CourseError(
+            f"This notebook needs edition {edition} of the course's utils, and "
+            f"{ROOT / 'utils'} is edition {EDITION}: take notebook and utils from one "
+            "copy of the repository (git pull), and restart the kernel."
+        )
+    chosen = profile()
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal that knows no "·" shows "?"
+        sys.stdout.reconfigure(errors="replace")
+    load_keras()
+    output()
+    print(f"Profile {chosen} · {device()} · {versions()}")
+    if not __debug__:
+        print(
+            "Python runs with -O, which skips the assertions: this chapter checks "
+            "nothing. Unset PYTHONOPTIMIZE and restart the kernel."
+        )
+
+
+def load_keras() -> None:
+    """Loads Keras as the course needs it, whatever keras.json of other work says.
+
+    oneDNN, the library that TensorFlow calls for convolutions, is off by default on
+    x86 processors without recent instructions, where it is two to three times as fast
+    as what TensorFlow does without it. It is switched on unless TF_ENABLE_ONEDNN_OPTS
+    is set.
+    """
+    name = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if name not in BACKENDS:
+        raise CourseError(
+            f"KERAS_BACKEND is {name!r}: set it to one of {', '.join(BACKENDS)}, "
+            "or unset it."
+        )
+    require(*CORE, name)
+    os.environ["KERAS_BACKEND"] = name  # a keras.json that names another is not asked
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    _load("keras")
+    if name == "tensorflow":
+        with _quiet():
+            _grow_gpu_memory()
+        # A chapter builds many small models, and TensorFlow takes the first call of
+        # each for costly retracing.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+def _load(name: str) -> None:
+    """Imports keras or tf_keras; both read the same keras.json."""
+    try:
+        with _quiet():
+            module = importlib.import_module(name)
+            module.backend.set_floatx("float32")
+            module.backend.set_epsilon(1e-7)
+            module.backend.set_image_data_format("channels_last")
+    except ValueError as error:  # as from a keras.json with floatx "float31"
+        reason = str(error).splitlines()[0]
+        raise CourseError(
+            f"{name} does not load ({reason}): put keras.json in the folder "
+            f"{os.environ.get('KERAS_HOME') or '~/.keras'} right, or move it away."
+        ) from None
 
 
 def _grow_gpu_memory() -> None:
-    """TensorFlow takes all of a GPU's memory unless told, before its first use, to take what it needs."""
+    """TensorFlow takes all of a GPU's memory unless told before its first use."""
     import tensorflow as tf
 
     for gpu in tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError):  # the GPU is in use already: the cell was run a second time
+        with contextlib.suppress(RuntimeError):  # in use: the cell was run again
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
 @contextlib.contextmanager
-def _quiet_import():
-    """Holds back what C++ libraries write to stderr while they load, and lets it through if loading fails.
+def _quiet():
+    """Holds back what C++ libraries write while they load, unless loading fails.
 
-    TensorFlow greets with a dozen lines that no Python setting silences. They are written to file descriptor 2.
+    TensorFlow greets with a dozen lines that no Python setting silences. They are
+    written to file descriptor 2.
     """
     sys.stderr.flush()
     saved = os.dup(2)
@@ -250,67 +396,3 @@ def _quiet_import():
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-
-
-# ------------------------------------------------------------------------------------------------ output
-
-
-def output(*parts: str) -> Path:
-    """A path under the output folder of this profile, its folder made: `output("digits", "vae.keras")`.
-
-    The folder is `output/<profile>` in the repository, or `<profile>` in the folder that COURSE_OUTPUT names.
-    Raises CourseError if it cannot be written.
-    """
-    path = output_root().joinpath(profile(), *parts)
-    folder = path.parent if path.suffix else path
-    _make_writable(folder)
-    return path
-
-
-def cache(name: str) -> Path:
-    """A folder for data that every profile shares and that can be made again, under the output folder."""
-    folder = output_root() / "cache" / name
-    _make_writable(folder)
-    return folder
-
-
-def output_root() -> Path:
-    """The folder that everything a run writes goes under."""
-    return ROOT / Path(os.environ.get("COURSE_OUTPUT") or "output").expanduser()
-
-
-def _make_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"0" * 4096)
-    except OSError as error:
-        reason = error.strerror or error
-        raise CourseError(
-            f"{folder} cannot be written ({reason}): free space or mend its permissions, "
-            "or set COURSE_OUTPUT to a folder that can be written."
-        ) from None
-
-
-# ------------------------------------------------------------------------------------------------ start
-
-
-def start() -> None:
-    """Readies a chapter: checks versions, loads Keras quietly, tries the output folder, and prints one line."""
-    chosen = profile()
-    engine = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    if engine not in BACKENDS:
-        raise CourseError(f"KERAS_BACKEND is {engine!r}: set it to one of {', '.join(BACKENDS)}, or unset it.")
-    require(*CORE, engine)
-    os.environ["KERAS_BACKEND"] = engine  # a keras.json that names another one is not asked
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _quiet_import():
-        import keras  # noqa: F401
-
-        if backend() == "tensorflow":
-            _grow_gpu_memory()
-            # A chapter builds many small models, and TensorFlow takes the first call of each for costly retracing.
-            logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        where = device()
-    output()
-    print(f"Profile {chosen} · {where} · {versions()}")

@@ -6,15 +6,16 @@ import contextlib
 import gzip
 import os
 import socket
-import struct
 import tempfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from filelock import FileLock
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils import course
 from utils.course import CourseError
@@ -24,12 +25,12 @@ FASHION_CLASSES = (
 )  # fmt: skip
 DIGIT_CLASSES = tuple(f"Digit {digit}" for digit in range(10))
 
-# Name of each file of Fashion-MNIST, and the bytes that it holds when unpacked: header and data.
-FASHION_FILES = {
-    "train-labels-idx1-ubyte.gz": 8 + 60_000,
-    "train-images-idx3-ubyte.gz": 16 + 60_000 * 28 * 28,
-    "t10k-labels-idx1-ubyte.gz": 8 + 10_000,
-    "t10k-images-idx3-ubyte.gz": 16 + 10_000 * 28 * 28,
+FASHION_ORIGIN = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+FASHION_FILES = {  # the numbers that each holds, after its header
+    "train-labels-idx1-ubyte.gz": 60_000,
+    "train-images-idx3-ubyte.gz": 60_000 * 28 * 28,
+    "t10k-labels-idx1-ubyte.gz": 10_000,
+    "t10k-images-idx3-ubyte.gz": 10_000 * 28 * 28,
 }
 CONNECT_SECONDS = 15
 
@@ -56,118 +57,117 @@ class Images:
 
 
 def fashion_mnist() -> Images:
-    """Fashion-MNIST as Keras downloads and keeps it, or scikit-learn's digits where there is no network.
+    """Fashion-MNIST as Keras downloads and keeps it, or scikit-learn's digits.
 
-    The variable COURSE_DATA chooses: `fashion-mnist` (an error where it cannot be had), `digits` (the stand-in), or
-    unset (Fashion-MNIST, else the stand-in and a line that says so). A corrupt file in Keras' cache is named, removed
-    and fetched again once; CourseError if that fails.
+    The variable COURSE_DATA chooses: `fashion-mnist` (an error where it cannot be had),
+    `digits` (the stand-in), or unset (Fashion-MNIST, else the stand-in and a line that
+    says so). Intact files are read wherever Keras keeps them, also in a folder that is
+    read-only. A corrupt one is named, removed and fetched again once; CourseError if
+    that fails.
     """
     wanted = os.environ.get("COURSE_DATA") or "auto"
     if wanted not in ("auto", "fashion-mnist", "digits"):
-        raise CourseError(f"COURSE_DATA is {wanted!r}: set it to 'fashion-mnist' or 'digits', or unset it.")
+        raise CourseError(
+            f"COURSE_DATA is {wanted!r}: set it to 'fashion-mnist' or 'digits', "
+            "or unset it."
+        )
     if wanted == "digits":
         return digits()
-    removed = _remove_corrupt(fashion_folder())
     try:
-        return _load_fashion()
+        content = {name: _fashion_file(name) for name in FASHION_FILES}
     except OSError as error:
-        reason = str(error)
-    if removed:
-        raise CourseError(
-            f"{', '.join(removed)} in {fashion_folder()} was corrupt and was removed, and the download failed "
-            f"({reason}): connect to the network and run again, or go on with digits by COURSE_DATA=digits."
+        reason = f"Fashion-MNIST could not be downloaded ({error})"
+        if wanted == "fashion-mnist":
+            cure = "connect to the network or unset COURSE_DATA"
+            raise CourseError(f"{reason}: {cure}.") from None
+        print(
+            f"{reason}. This run uses scikit-learn's handwritten digits instead; its "
+            "figures differ from those in the text."
         )
-    if wanted == "fashion-mnist":
-        raise CourseError(
-            f"Fashion-MNIST could not be downloaded ({reason}): connect to the network or unset COURSE_DATA."
-        )
-    print(
-        f"Fashion-MNIST could not be downloaded ({reason}). This run uses scikit-learn's handwritten digits instead; "
-        "its figures differ from those in the text."
-    )
-    return digits()
+        return digits()
+    y_train, x_train, y_test, x_test = content.values()
+    arrays = x_train.reshape(-1, 28, 28), y_train, x_test.reshape(-1, 28, 28), y_test
+    return Images("Fashion-MNIST", "fashion-mnist", FASHION_CLASSES, *arrays)
 
 
-# ------------------------------------------------------------------------------------------------ Fashion-MNIST
+# ------------------------------------------------------------------ Fashion-MNIST
 
 
-def fashion_folder() -> Path:
-    """Where Keras keeps Fashion-MNIST: under KERAS_HOME or ~/.keras, or in a temporary folder if that is read-only.
+def _fashion_file(name: str) -> np.ndarray:
+    """The numbers in a file of Fashion-MNIST, which Keras downloads if it is not there.
 
-    The rule is that of `keras.utils.get_file`, which does not tell where a file would go.
+    OSError if it cannot be had, CourseError if it is corrupt and nothing helps.
     """
-    import keras  # noqa: F401  (makes the folder, where it can)
+    corrupt = ""
+    for place in _keras_homes():
+        path = place / "datasets" / "fashion-mnist" / name
+        if (content := _unpacked(path)) is not None:
+            return content
+        if path.exists():
+            corrupt = f"{path} is truncated or corrupt. "
+            print(f"{corrupt}It is removed and fetched again.")
+            with contextlib.suppress(OSError):
+                path.unlink()
+    try:
+        path = _download(name)
+    except Exception as error:  # Keras wraps what went wrong in a plain Exception
+        reason = str(error).rsplit(" -- ", 1)[-1]
+        if corrupt:
+            raise CourseError(
+                f"{corrupt}The download failed ({reason}): connect to the network and "
+                "run again, or go on with digits by COURSE_DATA=digits."
+            ) from None
+        raise OSError(reason) from None
+    if (content := _unpacked(path)) is not None:
+        return content
+    with contextlib.suppress(OSError):
+        path.unlink()
+    raise CourseError(
+        f"{path} came corrupt from the download: run again behind another network, or "
+        "go on with digits by COURSE_DATA=digits."
+    )
 
-    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    if not os.access(home, os.W_OK):
-        home = Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()) / ".keras"
-    return home / "datasets" / "fashion-mnist"
 
+def _download(name: str) -> Path:
+    """Fetches a file of Fashion-MNIST; a second process waits for the first.
 
-def _load_fashion() -> Images:
-    """Reads the four files, after Keras has downloaded those that are missing. OSError if it cannot."""
+    A network that swallows packets without an answer would hold it for minutes.
+    """
     import keras
 
-    try:
-        with _connection_timeout(CONNECT_SECONDS):
-            (x_train, y_train), (x_test, y_test) = keras.datasets.fashion_mnist.load_data()
-    except (OSError, EOFError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        _complain_if_corrupt(fashion_folder())
-        raise OSError(f"{reason}") from None
-    except Exception as error:  # Keras wraps whatever went wrong with a download in a plain Exception
-        raise OSError(_short(str(error))) from None
-    if len(x_train) != 60_000 or len(x_test) != 10_000:
-        _complain_if_corrupt(fashion_folder())
-    return Images("Fashion-MNIST", "fashion-mnist", FASHION_CLASSES, x_train, y_train, x_test, y_test)
-
-
-def _complain_if_corrupt(folder: Path) -> None:
-    removed = _remove_corrupt(folder)
-    if removed:
-        raise CourseError(
-            f"{', '.join(removed)} came corrupt from the download, twice perhaps, and was removed from {folder}: "
-            "run again, or go on with digits by COURSE_DATA=digits."
-        )
-
-
-def _remove_corrupt(folder: Path) -> list[str]:
-    """Removes the files of Fashion-MNIST that cannot be read to their end, says so, and returns their names."""
-    corrupt = [name for name in FASHION_FILES if (folder / name).exists() and not _intact(folder / name)]
-    for name in corrupt:
-        print(f"{folder / name} is truncated or corrupt. It was removed and is fetched again.")
-        (folder / name).unlink()
-    return corrupt
-
-
-def _intact(path: Path) -> bool:
-    """Whether a gzip file of Fashion-MNIST unpacks to as many bytes as it should, and its header says as many items.
-
-    Unpacking to the end also compares gzip's own checksum.
-    """
-    try:
-        data = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, ValueError, gzip.zlib.error):
-        return False
-    header = 16 if "images" in path.name else 8
-    size = 28 * 28 if "images" in path.name else 1
-    return len(data) == FASHION_FILES[path.name] and struct.unpack(">i", data[4:8])[0] * size + header == len(data)
-
-
-@contextlib.contextmanager
-def _connection_timeout(seconds: float):
-    """A network that swallows packets without an answer would hold a download for minutes."""
+    home, elsewhere = _keras_homes()
+    place = home if os.access(home, os.W_OK) else elsewhere  # the rule of get_file
+    place.mkdir(parents=True, exist_ok=True)
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(CONNECT_SECONDS)
     try:
-        yield
+        with FileLock(place / "fashion-mnist.lock"):
+            folder = os.path.join("datasets", "fashion-mnist")
+            origin = FASHION_ORIGIN + name
+            return Path(keras.utils.get_file(name, origin=origin, cache_subdir=folder))
     finally:
         socket.setdefaulttimeout(before)
 
 
-def _short(message: str) -> str:
-    """The end of Keras' message, `URL fetch failure on <address>: None -- <reason>`: the reason alone."""
-    return message.rsplit(" -- ", 1)[-1]
+def _keras_homes() -> tuple[Path, Path]:
+    """Where Keras' get_file keeps files, and where if that cannot be written."""
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    return home, Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir(), ".keras")
+
+
+def _unpacked(path: Path) -> np.ndarray | None:
+    """The bytes of a file after its header; None if it is not there or not intact.
+
+    Unpacking to the end compares gzip's checksum. The packed files have no one hash
+    that Keras' get_file could compare: distributions pack the same images anew.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error):
+        return None
+    header = 16 if "images" in path.name else 8
+    content = np.frombuffer(data, "uint8", offset=min(header, len(data)))
+    return content if len(content) == FASHION_FILES[path.name] else None
 
 
 # ------------------------------------------------------------------------------------------------ the stand-in
@@ -185,9 +185,8 @@ def digits(copies: int = 14, seed: int = 0) -> Images:
 
     bunch = load_digits()
     images = bunch.images.astype("float32") * (255 / 16)
-    train, test, y_train, y_test = train_test_split(
-        images, bunch.target, test_size=360, stratify=bunch.target, random_state=seed
-    )
+    split = {"test_size": 360, "stratify": bunch.target, "random_state": seed}
+    train, test, y_train, y_test = train_test_split(images, bunch.target, **split)
     rng = np.random.default_rng(seed)
     plain = [_warp(image) for image in train]
     variants = [
@@ -220,20 +219,22 @@ def _warp(image: np.ndarray, turn: float = 0.0, scale: float = 1.0, shift=(0.0, 
     return np.clip(np.rint(enlarged), 0, 255).astype("uint8")
 
 
-# ------------------------------------------------------------------------------------------------ faces
+# ------------------------------------------------------------------ faces
 
 CELEBA_TERMS = (
-    "CelebA is for non-commercial research. Its images belong to their owners, and the faces to people: "
-    "see https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html for the terms."
+    "CelebA is for non-commercial research. Its images belong to their owners, and the "
+    "faces to people: see https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html for the terms."
 )
+PARTS = {0: "train", 1: "validation", 2: "test"}
 
 
 @dataclass(frozen=True)
 class Faces:
     """Pictures of faces in the files of CelebA, or in the same layout.
 
-    `folder` holds the jpg files. `attributes` is a table of bool, one row a file (its name is the index), one column an
-    attribute. `partition` says of each file whether it is for "train", "validation" or "test".
+    `folder` holds the pictures. `attributes` is a table of bool, one row a file (its
+    name is the index), one column an attribute. `partition` says of each file whether
+    it is for "train", "validation" or "test".
     """
 
     name: str
@@ -244,21 +245,23 @@ class Faces:
 
     def __str__(self):
         counts = self.partition.value_counts()
-        parts = ", ".join(f"{counts.get(part, 0):,} for {part}" for part in ("train", "validation", "test"))
+        parts = ", ".join(f"{counts.get(p, 0):,} for {p}" for p in PARTS.values())
         return f"{self.name}: {len(self.attributes):,} faces, {parts}"
 
     def files(self, part: str) -> list[str]:
         """The names of the files of one part, in order."""
         return list(self.partition.index[self.partition == part])
 
-    def pixels(self, names: list[str], side: int = 64, crop: int = 178, progress=None) -> np.ndarray:
-        """The pictures, cut to their middle `crop` x `crop` pixels and resized: uint8 `(count, side, side, 3)`.
+    def pixels(self, names: list[str], side: int = 64, progress=None) -> np.ndarray:
+        """The pictures' middle squares, resized: uint8 `(count, side, side, 3)`.
 
-        `progress(done, total)` is called now and then. CourseError names a file that is not a picture.
+        Of CelebA's 178 x 218 pixels that is the middle 178 x 178; pictures of any other
+        size will do. `progress(done, total)` is called now and then. CourseError names
+        a file that is not a picture.
         """
         result = np.empty((len(names), side, side, 3), "uint8")
         with ThreadPoolExecutor() as pool:
-            pictures = pool.map(lambda name: _read_face(self.folder / name, side, crop), names)
+            pictures = pool.map(lambda n: _read_face(self.folder / n, side), names)
             for index, picture in enumerate(pictures):
                 result[index] = picture
                 if progress and (index % 200 == 0 or index == len(names) - 1):
@@ -269,76 +272,107 @@ class Faces:
 def faces(count: int | None = None, progress=None) -> Faces:
     """Faces to learn from: drawn ones, or CelebA where the reader asks for it.
 
-    CELEBA_DIR names a folder that holds CelebA as Kaggle packs it. COURSE_FACES=celeba downloads it (1.4 GB) through
-    kagglehub. Otherwise `count` faces are drawn (20,000 if None), once, into a cache folder; `progress(done, total)`
-    is called while that happens. Of CelebA, `count` are taken evenly over the set. CourseError if a set is not
-    complete enough to use.
+    CELEBA_DIR names a folder that holds CelebA as Kaggle packs it, or other pictures in
+    that layout. COURSE_FACES=celeba downloads it (1.4 GB) through kagglehub. Otherwise
+    `count` faces are drawn (20,000 if None), once, into a cache folder;
+    `progress(done, total)` is called while that happens. Of CelebA, `count` are taken
+    evenly over the set. CourseError if a set is not complete enough to use.
     """
     wanted = os.environ.get("COURSE_FACES") or "drawn"
     if wanted not in ("drawn", "celeba"):
-        raise CourseError(f"COURSE_FACES is {wanted!r}: set it to 'drawn' or 'celeba', or unset it for 'drawn'.")
+        raise CourseError(
+            f"COURSE_FACES is {wanted!r}: set it to 'drawn' or 'celeba', or unset it "
+            "for 'drawn'."
+        )
     own = os.environ.get("CELEBA_DIR")
-    if own:
-        return read_faces(Path(own).expanduser(), "CelebA", "celeba", count)
-    if wanted == "celeba":
-        return read_faces(_download_celeba(), "CelebA", "celeba", count)
-    from utils.face_files import draw_set
+    if own or wanted == "celeba":
+        root = Path(own).expanduser() if own else _download_celeba()
+        return read_faces(root, "CelebA", "celeba", count)
+    from utils.faces import draw_set
 
     count = count or 20_000
-    try:
-        folder = draw_set(course.cache(f"faces-{count}"), count=count, progress=progress)
-    except (OSError, ValueError, RuntimeError) as error:  # each comes with one line that says what to do
-        raise CourseError(str(error)) from None
+    folder = draw_set(course.cache(f"faces-{count}"), count=count, progress=progress)
     return read_faces(folder, "Drawn faces", "drawn-faces")
 
 
 def read_faces(root: Path, name: str, slug: str, count: int | None = None) -> Faces:
-    """Reads the tables of a folder in CelebA's layout, and joins labels to files by name. CourseError if it cannot."""
-    folder = next(
-        (f for f in (root / "img_align_celeba" / "img_align_celeba", root / "img_align_celeba") if _has_jpg(f)), None
-    )
+    """Reads a folder in CelebA's layout; labels are joined to files by name.
+
+    The pictures, jpg or png, lie in img_align_celeba, or in a folder of that name in
+    it. The first column of each table, or the one called image_id, holds their names.
+    CourseError if something is missing or does not belong together.
+    """
+    outer = root / "img_align_celeba"
+    folder = next((f for f in (outer / outer.name, outer) if _pictures(f)), None)
     if folder is None:
-        raise CourseError(f"No jpg files in {root / 'img_align_celeba'}: CELEBA_DIR is to be the folder that holds it.")
-    labels = _read_table(root / "list_attr_celeba.csv")
-    files = sorted(path.name for path in folder.glob("*.jpg"))
-    if count and count < len(files):  # evenly over the set: the first 162,770 of CelebA are all for training
-        files = [files[index] for index in np.linspace(0, len(files) - 1, count).astype(int)]
-    unknown = [file for file in files if file not in labels.index]
-    if unknown:
         raise CourseError(
-            f"{len(unknown)} of {len(files)} pictures in {folder} have no row in list_attr_celeba.csv, such as "
-            f"{unknown[0]}: use the csv that belongs to them."
+            f"No jpg or png files in {outer}: CELEBA_DIR is to be the folder that holds it."
         )
-    parts = _read_table(root / "list_eval_partition.csv")["partition"].reindex(files)
-    if parts.isna().any():
+    files = _pictures(folder)
+    if count and count < len(files):  # evenly: CelebA's first 162,770 are for training
+        places = np.linspace(0, len(files) - 1, count).astype(int)
+        files = [files[index] for index in places]
+    labels = _read_table(root / "list_attr_celeba.csv", folder, files)
+    parts = _read_table(root / "list_eval_partition.csv", folder, files)
+    parts = parts["partition" if "partition" in parts else parts.columns[0]]
+    if not parts.isin(PARTS).all():
+        odd = parts[~parts.isin(PARTS)].iloc[0]
         raise CourseError(
-            f"list_eval_partition.csv has no row for {parts.index[parts.isna()][0]}: use the csv that belongs."
+            f"list_eval_partition.csv says {odd:g} of a picture: write 0 for training, "
+            "1 for validation, 2 for test."
         )
-    return Faces(name, slug, folder, labels.loc[files] > 0, parts.map({0: "train", 1: "validation", 2: "test"}))
+    return Faces(name, slug, folder, labels > 0, parts.map(PARTS))
 
 
-def _has_jpg(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.glob("*.jpg"))
+def _pictures(folder: Path) -> list[str]:
+    """The names of the pictures in a folder, in order; none if there is no folder."""
+    endings = (".jpg", ".jpeg", ".png")
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path.name for path in found if path.suffix.lower() in endings)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, folder: Path, files: list[str]) -> pd.DataFrame:
+    """A table of numbers, its rows those of `files`; 000001.JPG is 000001.jpg."""
     if not path.exists():
         raise CourseError(
-            f"{path} is missing: it is part of the data set and belongs beside the folder img_align_celeba."
+            f"{path} is missing: it is part of the data set and belongs beside the "
+            "folder img_align_celeba."
         )
-    return pd.read_csv(path, index_col="image_id")
+    try:
+        table = pd.read_csv(path, skipinitialspace=True)
+        named = "image_id" if "image_id" in table else table.columns[0]
+        table = table.set_index(named).astype("float64")
+    except (ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CourseError(
+            f"{path} is not a table of file names and numbers ({reason}): separate "
+            "columns by commas, and write 1 and -1 for labels."
+        ) from None
+    table.index = table.index.astype(str).str.strip().str.lower()
+    wanted = [file.lower() for file in files]
+    missing = [name for name in wanted if name not in table.index]
+    if missing or not table.index.is_unique:
+        what = f"has no row for {len(missing)} of {len(files)} pictures in {folder}, such as"
+        twice = table.index[table.index.duplicated()]
+        said = f"{what} {missing[0]}" if missing else f"has two rows for {twice[0]}"
+        raise CourseError(f"{path.name} {said}: use the csv that belongs to them.")
+    return table.loc[wanted].set_axis(files)
 
 
-def _read_face(path: Path, side: int, crop: int) -> np.ndarray:
+def _read_face(path: Path, side: int) -> np.ndarray:
     try:
         with Image.open(path) as picture:
+            picture = ImageOps.exif_transpose(picture)
+            crop = min(picture.size)
             left, top = (picture.width - crop) // 2, (picture.height - crop) // 2
             box = (left, top, left + crop, top + crop)
-            return np.asarray(
-                picture.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, box, reducing_gap=2)
-            )
+            bilinear, size = Image.Resampling.BILINEAR, (side, side)
+            small = picture.convert("RGB").resize(size, bilinear, box, reducing_gap=2)
+            return np.asarray(small)
     except (UnidentifiedImageError, OSError) as error:
-        raise CourseError(f"{path} is not a picture that can be read ({error}): remove or replace it.") from None
+        raise CourseError(
+            f"{path} is not a picture that can be read ({error}): remove or replace it."
+        ) from None
 
 
 def _download_celeba() -> Path:
@@ -351,6 +385,6 @@ def _download_celeba() -> Path:
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise CourseError(
-            f"CelebA could not be downloaded ({reason}): connect to the network, give a folder that has it by "
-            "CELEBA_DIR, or unset COURSE_FACES for drawn faces."
+            f"CelebA could not be downloaded ({reason}): connect to the network, give a "
+            "folder that has it by CELEBA_DIR, or unset COURSE_FACES for drawn faces."
         ) from None

@@ -6,13 +6,19 @@ Every function draws, shows the figure with `alt` as its alternative text, and c
 from __future__ import annotations
 
 import io
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-# Ten colours chosen by a survey to be told apart with normal and with colour-deficient sight (Petroff, 2021).
+# Chapters are drawn by matplotlib's own settings, whatever a reader's matplotlibrc says:
+# the white letters of a dark theme would vanish on the white of a page.
+plt.rcdefaults()
+
+# Ten colours chosen by a survey to be told apart with normal and with colour-deficient
+# sight (Petroff, 2021).
 COLOURS = tuple(plt.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"])
 WIDTH = 9.0  # inches: the width of every figure
 DPI = 90
@@ -26,7 +32,7 @@ def show(figure: plt.Figure, alt: str) -> None:
     from IPython.display import display
 
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", facecolor="white")
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
     plt.close(figure)
     display({"image/png": buffer.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
 
@@ -38,13 +44,15 @@ def image_rows(rows: dict[str, np.ndarray], alt: str, columns: list[str] | None 
     are titles over the first row.
     """
     count = len(next(iter(rows.values())))
+    if columns is not None and len(columns) != count:
+        raise ValueError(f"{len(columns)} titles do not fit {count} columns.")
     side = (WIDTH - 1.2) / count
     figure, axes = plt.subplots(len(rows), count, figsize=(WIDTH, side * len(rows) + 0.3), squeeze=False)
     for row, (name, images) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(row, images, strict=True):
             draw_image(axis, image)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
-    for axis, title in zip(axes[0], columns or [], strict=False):
+    for axis, title in zip(axes[0], columns or [""] * count, strict=True):
         axis.set_title(title, fontsize=9)
     figure.subplots_adjust(wspace=0.06, hspace=0.06)
     show(figure, alt)
@@ -110,9 +118,10 @@ def curves(
 ) -> None:  # fmt: skip
     """Lines `name: (x, y)` in one picture, each with its own marker if `marks`, over named horizontal levels."""
     figure, axis = plt.subplots(figsize=(WIDTH, 4))
-    for (name, (x, y)), marker, colour in zip(lines.items(), "osD^vPX*", COLOURS, strict=False):
+    styles = zip(cycle("osD^vPX*"), cycle(COLOURS))  # endless, so that no line is lost
+    for (name, (x, y)), (marker, colour) in zip(lines.items(), styles):
         axis.plot(x, y, marker=marker if marks else None, color=colour, label=name)
-    for (name, level), style in zip((levels or {}).items(), ("--", ":", "-."), strict=False):
+    for (name, level), style in zip((levels or {}).items(), cycle(("--", ":", "-."))):
         axis.axhline(level, color="0.35", linestyle=style, linewidth=1.2, label=f"{name}: {level:.4f}")
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
@@ -127,7 +136,7 @@ def curves(
 def points_panels(panels: dict[str, tuple], alt: str, limit: float = 3.0, columns: int = 4, classes=None) -> None:
     """Panels `title: points (count, 2)`, or `title: (points, labels)` coloured by class, all on [−limit, limit]²."""
     figure, axes = _square_panels(len(panels), columns)
-    for axis, (title, content) in zip(axes, panels.items(), strict=False):
+    for axis, (title, content) in zip(axes[: len(panels)], panels.items(), strict=True):
         points, labels = content if isinstance(content, tuple) else (content, None)
         draw_points(axis, points, labels, limit, classes)
         axis.set_title(title, fontsize=10)
@@ -156,7 +165,7 @@ def density_panels(panels: dict[str, np.ndarray], alt: str, limit: float, column
     """
     top = top or float(np.max(next(iter(panels.values()))))
     figure, axes = _square_panels(len(panels), columns)
-    for axis, (title, values) in zip(axes, panels.items(), strict=False):
+    for axis, (title, values) in zip(axes[: len(panels)], panels.items(), strict=True):
         extent = (-limit, limit, -limit, limit)
         image = axis.imshow(values, origin="lower", extent=extent, cmap="BuPu", vmin=0, vmax=top)
         axis.set_title(title, fontsize=10)

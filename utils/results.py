@@ -1,4 +1,4 @@
-"""What the chapters measured: one entry a chapter in output/results.json, and its table."""
+"""What the chapters measured: one entry a chapter in output/results.json."""
 
 from __future__ import annotations
 
@@ -9,32 +9,38 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from utils import course
 
 
-def record(chapter: str, *, data: str, seconds: float, rows: list[dict]) -> pd.DataFrame:
-    """Writes a chapter's figures into output/results.json and returns them as a table.
+def record(chapter: str, *, data: str, seconds: float, rows: list[dict]):
+    """Writes a chapter's figures into output/results.json, returns them as a table.
 
-    `data` names the data set, `seconds` is the running time of the chapter so far. Each row has a "model" and numbers
-    under lower-case names with their unit, such as `validation_loss` or `train_seconds`. The newest run of a chapter
-    replaces its entry; other chapters' entries stay. Raises ValueError for a number that is not finite.
+    `data` names the data set, `seconds` is the running time of the chapter so far. Each
+    row has a "model" and numbers under lower-case names with their unit, such as
+    `validation_loss` or `train_seconds`. The newest run of a chapter replaces its
+    entry; other chapters' entries stay, also where several chapters write at once.
+    Raises ValueError for a number that is not finite, CourseError where the file cannot
+    be written.
     """
-    rows = [{key: _plain(key, value) for key, value in row.items()} for row in rows]
     entry = {
         "profile": course.profile(),
         "data": data,
         "machine": course.machine(),
         "seconds": round(seconds, 1),
-        "rows": rows,
+        "rows": [{k: _plain(k, v) for k, v in row.items()} for row in rows],
     }
     course.output()
     path = results_path()
-    text = json.dumps(read() | {chapter: entry}, indent=1, ensure_ascii=False)
-    half = path.with_suffix(".half")
-    half.write_text(text + "\n", "utf-8")
-    half.replace(path)
-    return table(rows)
+    try:
+        with FileLock(f"{path}.lock"):
+            text = json.dumps(read() | {chapter: entry}, indent=1, ensure_ascii=False)
+            with course.replacing(path) as part:
+                part.write_text(text + "\n", "utf-8")
+    except OSError as error:  # the lock's
+        raise course.cannot_write(path, error) from None
+    return table(entry["rows"])
 
 
 def read() -> dict:
@@ -53,18 +59,18 @@ def read() -> dict:
         pass
     aside = path.with_name("results.unreadable.json")
     path.replace(aside)
-    print(f"{path.name} could not be read. It is kept as {aside.name}, and a new one is begun.")
+    print(f"{path.name} could not be read: it is kept as {aside.name}, and begun anew.")
     return {}
 
 
 def table(rows: list[dict]) -> pd.DataFrame:
-    """Rows as a table with the models at its side; a figure that a row does not have is left blank."""
+    """Rows as a table, models at its side; a figure that a row lacks is left blank."""
     frame = pd.DataFrame(rows).set_index("model")
     return frame.map(_shown).rename_axis(None)
 
 
 def milliseconds(call, repeats: int = 20) -> float:
-    """How long `call()` takes in milliseconds: the median of some repeats, after one that is not counted."""
+    """How long `call()` takes: the median of some repeats, after one not counted."""
     call()
     times = []
     for _ in range(repeats):
@@ -84,7 +90,7 @@ def _plain(key: str, value):
         return value
     number = float(np.asarray(value))
     if not math.isfinite(number):
-        raise ValueError(f"{key} is {number}: a figure that is not finite is not a result.")
+        raise ValueError(f"{key} is {number}: a figure that is not finite is no result.")
     return number
 
 

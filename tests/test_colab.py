@@ -38,3 +38,34 @@ def test_the_set_up_cell_clones_the_course_into_an_empty_folder(tmp_path):
         first, root = result.stdout.strip().splitlines()[-2:]
         assert first.startswith("Profile quick")
         assert root == str(empty / "generative-models-course")
+
+
+def in_a_folder_alone(folder, before="", **variables):
+    env = os.environ | variables
+    code = f"{before}\n{set_up_cell()}"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
+def test_a_notebook_alone_is_told_where_the_course_is(tmp_path):
+    ended = in_a_folder_alone(tmp_path)
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode == 1 and last.startswith("FileNotFoundError: no utils/ of the course here")
+    assert f"git clone {address.ADDRESS}" in last
+
+
+def test_on_colab_a_clone_that_fails_ends_with_the_same_line(tmp_path):
+    before = "import sys; sys.modules['google.colab'] = sys"
+    nowhere = tmp_path / "gitconfig"
+    nowhere.write_text(f'[url "file:///nowhere"]\n\tinsteadOf = {address.ADDRESS}\n')
+    ended = in_a_folder_alone(tmp_path, before, GIT_CONFIG_GLOBAL=str(nowhere))
+    assert ended.stderr.splitlines()[-1].startswith("FileNotFoundError: no utils/ of the course here")
+
+
+def test_a_notebook_newer_than_the_utils_it_finds_gets_one_line(tmp_path):
+    shutil.copytree(chapters.ROOT / "utils", tmp_path / "utils")
+    shutil.copy(chapters.ROOT / "requirements.txt", tmp_path)
+    older = tmp_path / "utils" / "course.py"
+    older.write_text(older.read_text("utf-8").replace("EDITION = 2", "EDITION = 1"), "utf-8")
+    ended = in_a_folder_alone(tmp_path)
+    assert "needs edition 2 of the course's utils" in ended.stderr.splitlines()[-1]

@@ -139,7 +139,8 @@ def started(tmp_path, code="", flags=(), **variables):
     env = os.environ | {"PYTHONPATH": str(course.ROOT), "COURSE_OUTPUT": str(tmp_path)}
     code = f"from utils import course; course.start(edition={course.EDITION}); {code}"
     command = [sys.executable, *flags, "-c", code]
-    return subprocess.run(command, env=env | variables, capture_output=True, text=True)
+    pipes = {"capture_output": True, "text": True, "errors": "replace"}
+    return subprocess.run(command, env=env | variables, **pipes)
 
 
 def keras_json(folder, **changes):
@@ -152,17 +153,9 @@ def keras_json(folder, **changes):
 STATE = "print(b.floatx(), b.image_data_format(), b.epsilon())"
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"image_data_format": "channels_first"},
-        {"floatx": "float64"},
-        {"epsilon": 1e-3},
-        {"backend": "torch"},
-    ],
-)
-def test_a_keras_json_of_other_work_changes_nothing(tmp_path, changes):
-    home = keras_json(tmp_path, **changes)
+def test_a_keras_json_of_other_work_changes_nothing(tmp_path):
+    other = {"image_data_format": "channels_first", "floatx": "float64"}
+    home = keras_json(tmp_path, **other, epsilon=1e-3, backend="torch")
     ended = started(tmp_path, f"import keras; b = keras.config; {STATE}", KERAS_HOME=home)
     assert "float32 channels_last 1e-07" in ended.stdout, ended.stderr
 
@@ -189,16 +182,12 @@ def test_another_edition_of_utils_is_one_line():
 def test_python_without_assertions_says_so(tmp_path):
     ended = started(tmp_path, flags=["-O"])
     assert "this chapter checks nothing" in ended.stdout
-    assert "assertions" not in started(tmp_path).stdout
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_a_terminal_that_knows_few_letters_shows_the_rest_as_question_marks(
-    tmp_path, encoding
-):
-    ended = started(tmp_path, "print('… █')", PYTHONIOENCODING=encoding)
+def test_a_terminal_that_knows_few_letters_shows_the_rest_as_question_marks(tmp_path):
+    ended = started(tmp_path, "print('… █')", PYTHONIOENCODING="ascii")
     assert ended.returncode == 0, ended.stderr
-    assert "Profile quick" in ended.stdout
+    assert "Profile quick ? " in ended.stdout and "assertions" not in ended.stdout
 
 
 def test_a_home_that_is_not_there_does_not_matter(tmp_path):
@@ -206,13 +195,14 @@ def test_a_home_that_is_not_there_does_not_matter(tmp_path):
     assert ended.returncode == 0 and "Profile quick" in ended.stdout, ended.stderr
 
 
-def test_onednn_is_on_unless_the_reader_says_otherwise(tmp_path, monkeypatch):
-    code = "import os; print(os.environ.get('TF_ENABLE_ONEDNN_OPTS'))"
+def test_onednn_is_on_unless_the_reader_says_otherwise(monkeypatch):
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    assert started(tmp_path, code).stdout.splitlines()[-1] == ("1" if x86 else "None")
-    asked = started(tmp_path, code, TF_ENABLE_ONEDNN_OPTS="0")
-    assert asked.stdout.splitlines()[-1] == "0"
+    for asked, expected in (("0", "0"), (None, "1" if x86 else None)):
+        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+        if asked:
+            monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", asked)
+        course.load_keras()
+        assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == expected
 
 
 # ------------------------------------------------------------------ whole files

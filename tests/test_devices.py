@@ -57,7 +57,8 @@ def distribution(settings: dict[str, str]) -> dict[str, str]:
 
 def start(variables: dict[str, str]) -> subprocess.Popen:
     """A worker process with these environment variables."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("KERAS_DISTRIBUTION")}
+    others = [name for name in os.environ if not name.startswith("KERAS_DIST")]
+    kept = {name: os.environ[name] for name in others}
     env = kept | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"} | variables
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, __file__], env=env, **pipes)

@@ -98,7 +98,7 @@ def test_own_pictures_may_have_any_size_ending_and_header(kaggle):
 @pytest.mark.parametrize(
     "name, old, new, line",
     [
-        ("list_attr_celeba.csv", "000002.jpg,-1", "000002.jpg,no", "not a table of file names and numbers .*write 1 and -1"),
+        ("list_attr_celeba.csv", "000002.jpg,-1", "000002.jpg,no", "not a table of file .*write 1 and -1"),
         ("list_attr_celeba.csv", "000002.jpg", "000001.jpg", "no row for 1 of 6 pictures .*000002.jpg"),
         ("list_attr_celeba.csv", "\n000004", "\n000001.jpg" + ",1" * 40 + "\n000004", "two rows for 000001.jpg"),
         ("list_eval_partition.csv", "000002.jpg,0", "000002.jpg,7", "says 7 of a picture: write 0 for training"),

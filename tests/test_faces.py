@@ -285,24 +285,27 @@ def test_a_set_of_the_first_edition_is_left_alone(copied, monkeypatch):
     assert faces.draw_set(copied, COUNT, SEED) == copied
 
 
-def test_an_interrupted_set_is_finished_and_never_taken_for_whole(whole, tmp_path):
+def test_an_interrupted_set_is_finished_and_never_taken_for_whole(tmp_path):
     def interrupt(done, total):
         if done == 8:
             raise KeyboardInterrupt
 
+    many = 200
+    whole = faces.draw_set(tmp_path / "whole", many, SEED)
+
     folder = tmp_path / "set"
     with pytest.raises(KeyboardInterrupt):
-        faces.draw_set(folder, COUNT, SEED, progress=interrupt)
+        faces.draw_set(folder, many, SEED, progress=interrupt)
     assert not folder.exists(), "half a set has no name that anybody would read"
-    (part,) = tmp_path.glob("*.part")
+    (part,) = tmp_path.glob("set*.part")
     kept = part / IMAGES / "000001.jpg"
     os.utime(kept, (1, 1))
     calls = []
-    faces.draw_set(folder, COUNT, SEED, progress=lambda *numbers: calls.append(numbers))
+    faces.draw_set(folder, many, SEED, progress=lambda *numbers: calls.append(numbers))
     assert contents(folder) == contents(whole)
     assert (folder / IMAGES / "000001.jpg").stat().st_mtime == 1, "not drawn again"
-    assert calls[-1] == (COUNT, COUNT) and calls == sorted(calls)
-    assert not list(tmp_path.glob("*.part"))
+    assert calls[-1] == (many, many) and calls == sorted(calls)
+    assert not list(tmp_path.glob("set*.part"))
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "no table", "other settings"])

@@ -74,3 +74,11 @@ def test_the_readme_has_a_row_with_a_badge_for_each_chapter():
     for path in PATHS:
         rows = [line for line in readme.splitlines() if line.startswith("| [") and f"(notebooks/{path.name})" in line]
         assert len(rows) == 1 and address.colab(path.name) in rows[0], f"{path.name}: no row, or no badge"
+
+
+def test_each_fault_in_the_table_has_its_test():
+    tests = chapters.ROOT / "tests"
+    named = re.findall(r"`(test_\w+)` \|$", (tests / "README.md").read_text("utf-8"), re.M)
+    written = "\n".join(path.read_text("utf-8") for path in tests.glob("test_*.py"))
+    assert len(named) >= 30
+    assert not [name for name in named if f"def {name}(" not in written]

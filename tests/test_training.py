@@ -104,11 +104,11 @@ def test_interrupted_save_leaves_the_older_one(model, tmp_path, monkeypatch):
     path = tmp_path / "run"
     training.save(model, path, epoch=1)
 
-    def half_written(self, target, **_):
+    def half_written(target, *_, **__):
         target.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(keras.Model, "save_weights", half_written)
+    monkeypatch.setattr(np, "savez", half_written)
     with pytest.raises(KeyboardInterrupt):
         training.save(model, path, epoch=2)
     assert training.load(model, path) == {"epoch": 1}
@@ -144,7 +144,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_weights(tmp_path):
     ended = subprocess.run(command, env=env, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
     first, second = ended.stdout.splitlines()
-    assert "run.weights.h5 cannot be written" in first and "What was there is whole" in first
+    assert "run.npz cannot be written" in first and "What was there is whole" in first
     assert "epoch-001.png cannot be written" in second
     model = keras.Sequential([keras.Input((300,)), keras.layers.Dense(300)])
     assert training.load(model, tmp_path / "run") == {"epoch": 1}
@@ -156,8 +156,13 @@ def test_missing_or_foreign_weights_are_one_clear_line(model, tmp_path):
         training.load(model, tmp_path / "run")
     other = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
     training.save(other, tmp_path / "run")
+    before = model.get_weights()
     with pytest.raises(CourseError, match="does not fit .*: set LOAD = False and train again"):
         training.load(model, tmp_path / "run")
+    (tmp_path / "run.npz").write_bytes(b"half a file")
+    with pytest.raises(CourseError, match="does not fit .*: set LOAD = False and train again"):
+        training.load(model, tmp_path / "run")
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
 
 
 def test_schedule_rises_to_its_peak_and_falls_to_zero():
@@ -296,7 +301,7 @@ def test_one_long_vector_takes_the_steps_that_one_by_one_take(monkeypatch):
         losses.append(fit(model, optimizer=optimizer, epochs=3)["loss"])
         weights.append(model.get_weights())
         assert int(optimizer.iterations) == 30
-        vectors = [v for v in optimizer.variables if v.shape]
+        vectors = [v for v in optimizer.variables if len(v.shape)]
         assert len(vectors) == (2 if elementwise else 12), "two moments"
     assert np.allclose(losses[0], losses[1], rtol=1e-5)
     for one, other in zip(*weights, strict=True):
@@ -317,7 +322,7 @@ def test_one_long_vector_takes_the_steps_that_one_by_one_take(monkeypatch):
 def test_optimizers_that_look_at_a_variable_as_a_whole_keep_them_apart(optimizer):
     model = Network()
     fit(model, optimizer=optimizer, epochs=1)
-    assert getattr(optimizer, "course_vector", None) is None
+    assert optimizer not in training._vectors
 
 
 @needs_tensorflow
@@ -339,7 +344,7 @@ def test_a_second_training_with_the_same_optimizer_goes_on():
     fit(model, optimizer=optimizer, epochs=60)
     model.mean.assign([0.0, 0.0])  # what a reader changes in between counts
     fit(model, optimizer=optimizer, epochs=1)
-    assert np.abs(model.mean).max() < 1.0 and int(optimizer.iterations) == 610
+    assert np.abs(model.mean).max() < 2.0 and int(optimizer.iterations) == 610
 
 
 @needs_tensorflow
@@ -348,7 +353,7 @@ def test_variables_without_a_part_in_the_density_stay_as_they_are():
     extra = keras.Variable([7.0])
     fit(model, variables=[*model.trainable_variables, extra])
     assert float(extra[0]) == 7.0 and np.abs(model.mean).max() > 1
-    with pytest.raises(CourseError, match="No variable has a part in log_prob"):
+    with pytest.raises(CourseError, match="no variable has a part in log_prob"):
         fit(Gaussian(), variables=[extra])
 
 
@@ -402,9 +407,9 @@ def test_points_that_are_not_numbers_or_no_table_are_one_line():
 def test_points_of_another_dimension_are_one_line():
     three = np.random.default_rng(0).normal(size=(300, 3))
     model = Network()
-    with pytest.raises(CourseError, match=r"Network does not take points of shape \(3,\): build it for as many"):
+    with pytest.raises(CourseError, match=r"Network cannot be trained on points of shape \(3,\) .*Build it for"):
         training.fit_density(model, three, optimizer=keras.optimizers.Adam(), epochs=1, batch=100)
-    with pytest.raises(CourseError, match=r"Network does not take points of shape \(3,\)|finite"):
+    with pytest.raises(CourseError, match=r"validation has points of shape \(3,\) and x of shape \(2,\)"):
         fit(Network(), validation=three)
 
 

@@ -47,8 +47,9 @@ def read(path: Path) -> nbformat.NotebookNode:
 def code_hash(notebook: nbformat.NotebookNode) -> str:
     """A fingerprint of what the code cells do: it changes when outputs may.
 
-    It is of the parsed code, so that layout, comments and docstrings do not count. The
-    set-up cell, the first one, is left out: it finds the course and has no figures.
+    It is of the parsed code, so that layout, comments and docstrings do not count. Left
+    out are the set-up cell, the first one, which has no figures, and the values of the
+    quick profile, which stored outputs never have.
     """
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"][1:]
     text = "\0".join(repr(_outline(_parsed(source))) for source in cells)
@@ -66,6 +67,8 @@ def _outline(node):
         return [_outline(item) for item in node if not _is_text(item)]
     if not isinstance(node, ast.AST):
         return node
+    if isinstance(node, ast.keyword) and node.arg == "quick":
+        node = ast.keyword("quick", ast.Constant(None))
     fields = ((name, _outline(value)) for name, value in ast.iter_fields(node))
     return type(node).__name__, [field for field in fields if field[1] not in (None, [])]
 

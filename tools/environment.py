@@ -48,7 +48,7 @@ def main():
         sys.exit("There is no file %s to take exact versions from: check CONSTRAINTS." % chosen)
     folder = os.path.join(ROOT, options.folder)
     wanted = fingerprint(chosen, requirements)
-    if mark_of(folder) == wanted and os.path.exists(python_of(folder)):
+    if is_current(folder, wanted):
         return
     problem = foreign(folder) or disk_full(ROOT, options.gigabytes)
     if problem:
@@ -105,6 +105,11 @@ def mark_of(folder):
             return file.read()
     except OSError:
         return None
+
+
+def is_current(folder, wanted):
+    """Whether the environment was finished with this fingerprint and its interpreter is still there."""
+    return mark_of(folder) == wanted and os.path.exists(python_of(folder))
 
 
 def foreign(folder):

@@ -28,7 +28,9 @@ def main() -> None:
     measured = dense() | convolution()
     ratios = [measured[name] / seconds for name, seconds in SECONDS.items()]
     for (name, seconds), ratio in zip(SECONDS.items(), ratios, strict=True):
-        print(f"{name:18} {measured[name]:7.3f} s   reference {seconds:.3f} s   x {ratio:.2f}")
+        print(
+            f"{name:18} {measured[name]:7.3f} s   reference {seconds:.3f} s   x {ratio:.2f}"
+        )
     factor = statistics.geometric_mean(ratios)
     print(f"Factor {factor:.1f}: multiply the minutes in the README by it.")
 
@@ -71,7 +73,9 @@ def dense() -> dict[str, float]:
         for step in tf.range(STEPS):
             with tf.GradientTape() as tape:
                 loss = nll(x[step])
-            for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
+            for weight, gradient in zip(
+                weights, tape.gradient(loss, weights), strict=True
+            ):
                 weight.assign_sub(1e-4 * gradient)
         return loss
 
@@ -88,7 +92,9 @@ def convolution() -> dict[str, float]:
     layers = keras.layers
     network = keras.Sequential([keras.Input((32, 32, 1))])
     for channels in (32, 64, 128):
-        network.add(layers.Conv2D(channels, 3, strides=2, padding="same", activation="relu"))
+        network.add(
+            layers.Conv2D(channels, 3, strides=2, padding="same", activation="relu")
+        )
     for channels in (128, 64, 32):
         up = {"strides": 2, "padding": "same", "activation": "relu"}
         network.add(layers.Conv2DTranspose(channels, 3, **up))

@@ -10,6 +10,7 @@ import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,8 @@ def _download(name: str) -> Path:
 def _keras_homes() -> tuple[Path, Path]:
     """Where Keras' get_file keeps files, and where if that cannot be written."""
     home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    return home, Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir(), ".keras")
+    temporary = "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()
+    return home, Path(temporary, ".keras")
 
 
 def _unpacked(path: Path) -> np.ndarray | None:
@@ -188,9 +190,11 @@ def digits(copies: int = 14, seed: int = 0) -> Images:
     split = {"test_size": 360, "stratify": bunch.target, "random_state": seed}
     train, test, y_train, y_test = train_test_split(images, bunch.target, **split)
     rng = np.random.default_rng(seed)
+    turn, scale = partial(rng.uniform, -12, 12), partial(rng.uniform, 0.88, 1.12)
+    shift = partial(rng.uniform, -2, 2, 2)
     plain = [_warp(image) for image in train]
     variants = [
-        _warp(image, turn=np.radians(rng.uniform(-12, 12)), scale=rng.uniform(0.88, 1.12), shift=rng.uniform(-2, 2, 2))
+        _warp(image, np.radians(turn()), scale(), shift())
         for _ in range(copies - 1)
         for image in train
     ]
@@ -207,15 +211,19 @@ def digits(copies: int = 14, seed: int = 0) -> Images:
     )
 
 
-def _warp(image: np.ndarray, turn: float = 0.0, scale: float = 1.0, shift=(0.0, 0.0)) -> np.ndarray:
-    """An 8 x 8 image enlarged to 20 x 20 within 28 x 28; turned (radians), scaled and shifted (pixels of 28)."""
+def _warp(image: np.ndarray, turn=0.0, scale=1.0, shift=(0.0, 0.0)) -> np.ndarray:
+    """An 8 x 8 image enlarged to 20 x 20 within 28 x 28.
+
+    Turned by `turn` (radians), scaled, and shifted by `shift` pixels of 28.
+    """
     from scipy.ndimage import affine_transform
 
     cosine, sine = np.cos(turn), np.sin(turn)
-    # affine_transform asks, for each pixel of the result, where in the source it comes from.
+    # affine_transform asks where in the source each pixel of the result comes from.
     source_per_target = np.array([[cosine, -sine], [sine, cosine]]) * (8 / 20) / scale
     offset = 3.5 - source_per_target @ (np.array([13.5, 13.5]) + shift)
-    enlarged = affine_transform(image, source_per_target, offset, output_shape=(28, 28), order=3, mode="grid-constant")
+    settings = {"output_shape": (28, 28), "order": 3, "mode": "grid-constant"}
+    enlarged = affine_transform(image, source_per_target, offset, **settings)
     return np.clip(np.rint(enlarged), 0, 255).astype("uint8")
 
 

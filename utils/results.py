@@ -90,7 +90,7 @@ def _plain(key: str, value):
         return value
     number = float(np.asarray(value))
     if not math.isfinite(number):
-        raise ValueError(f"{key} is {number}: a figure that is not finite is no result.")
+        raise ValueError(f"{key} is {number}: only a finite figure is a result.")
     return number
 
 

@@ -45,10 +45,11 @@ def draw_set(folder, count: int = 20_000, seed: int = 0, progress=None) -> Path:
     """
     if not 1 <= count <= 999_999 or seed < 0:
         raise ValueError("count must be from 1 to 999999 and seed at least 0.")
-    if multiprocessing.parent_process() is not None:
+    if multiprocessing.current_process().name != "MainProcess":  # it would start more
         raise course.CourseError(f"Faces are drawn by processes of their own: {GUARD}.")
     folder = Path(folder).expanduser().resolve()
-    settings = {"made_by": "utils.faces", "version": VERSION, "seed": seed, "count": count}
+    settings = {"made_by": "utils.faces", "version": VERSION}
+    settings |= {"seed": seed, "count": count}
     part = folder.with_name(f"{folder.name}-{VERSION}-{seed}-{count}.part")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -104,17 +105,22 @@ def _draw_images(folder: Path, seed: int, count: int, progress) -> None:
     there = {path.name for path in folder.glob("*.jpg")}
     missing = [n for n in range(1, count + 1) if f"{n:06}.jpg" not in there]
     # Fresh Python processes, not forks: forking a notebook in which TensorFlow runs
-    # threads can hang. They leave Ctrl-C to this one.
+    # threads can hang.
     settings = {"mp_context": multiprocessing.get_context("spawn")}
-    settings |= {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    with ProcessPoolExecutor(min(course.cores(), len(missing) or 1), **settings) as pool:
+    settings["initializer"] = _leave_ctrl_c_to_the_caller
+    workers = min(course.cores(), max(1, len(missing)))
+    with ProcessPoolExecutor(workers, **settings) as pool:
         try:
-            drawn = pool.map(partial(_draw_image, folder, seed), missing, chunksize=20)
+            drawn = pool.map(partial(_draw_image, folder, seed), missing, chunksize=5)
             for done, _ in enumerate(drawn, count - len(missing) + 1):
                 if progress and (done % max(1, count // 100) == 0 or done == count):
                     progress(done, count)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_ctrl_c_to_the_caller() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw_image(folder: Path, seed: int, number: int) -> None:

@@ -96,8 +96,8 @@ def test_log_weights_average_to_the_elbo_and_bound_it():
     keras.utils.set_random_seed(0)
     model = LogisticVAE(encoder(2), decoder(2), seed=1)
     model.compile("adam")
-    log_w = take("log_weights")(model, images[:20], k=200, seed=3)
-    assert log_w.shape == (20, 200)
+    log_w = take("log_weights")(model, images[:20], k=50, seed=3)
+    assert log_w.shape == (20, 50)
     elbo = -model.evaluate(images[:20], verbose=0, return_dict=True)["loss"]
     assert log_w.mean() == pytest.approx(elbo, rel=0.01)
 
@@ -109,8 +109,8 @@ def test_importance_weights_find_a_likelihood_that_is_known():
     parameters = keras.layers.Reshape((32, 32, 2))(keras.layers.Dense(2048, kernel_initializer="zeros")(z))
     keras.utils.set_random_seed(0)
     model = LogisticVAE(encoder(2), keras.Model(z, parameters), seed=1)
-    log_w = take("log_weights")(model, images[:10], k=4000, seed=3).astype("float64")
-    known = ops.convert_to_numpy(model.log_likelihood(images[:10], np.zeros((10, 32, 32, 2), "float32")))
+    log_w = take("log_weights")(model, images[:2], k=4000, seed=3).astype("float64")
+    known = ops.convert_to_numpy(model.log_likelihood(images[:2], np.zeros((2, 32, 32, 2), "float32")))
     top = log_w.max(axis=1)
     estimate = top + np.log(np.exp(log_w - top[:, None]).mean(axis=1))
     assert np.allclose(estimate, known, atol=0.1)

@@ -102,6 +102,14 @@ def _specifiers(file):
     return {r.name: r.specifier for r in (Requirement(line) for line in lines if line)}
 
 
+def _hear_ctrl_c():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# What a shell starts in the background ignores Ctrl-C, and so do the children of tests.
+HEARS_CTRL_C = {"preexec_fn": _hear_ctrl_c} if os.name == "posix" else {}
+
+
 @pytest.fixture
 def small_environment(tmp_path, monkeypatch):
     """A repository whose environment needs no package; makes it in another process."""
@@ -115,7 +123,7 @@ def small_environment(tmp_path, monkeypatch):
 
     def make(signal_after=None, number=signal.SIGKILL):
         command = [sys.executable, script, "--gigabytes", "0"]
-        process = subprocess.Popen(command, **pipes)
+        process = subprocess.Popen(command, **pipes, **HEARS_CTRL_C)
         if signal_after is not None:
             time.sleep(signal_after)
             process.send_signal(number)
@@ -195,7 +203,7 @@ class OneChapter:
         env = os.environ | {"COURSE_OUTPUT": str(self.output)} | variables
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         command = [sys.executable, "-c", self.code, str(self.folder)]
-        return subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
+        return subprocess.Popen(command, cwd=ROOT, env=env, **pipes, **HEARS_CTRL_C)
 
     def run(self, **variables):
         process = self.start(**variables)

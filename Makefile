@@ -8,7 +8,9 @@ JOBS ?= 2
 SHARED := -n $(JOBS) --dist loadfile
 JAX_CHAPTERS ?= $(foreach n,01 02 03 04 06 07,$(wildcard notebooks/$(n)_*.ipynb))
 
-.PHONY: run test jax lab lint refresh bench speed environment
+DEVELOPERS := --also requirements-dev.txt
+
+.PHONY: run test jax lab lint sync refresh site figures bench speed environment developers
 run: environment      ## execute the chapters (CHAPTER=01 for one) and make the pages under output/
 	@$(VENV) -m tools.run $(CHAPTER)
 test: environment     ## tests of utils and tools, and every chapter in the quick profile, JOBS files at a time
@@ -20,10 +22,16 @@ jax:                  ## the chapters that need no TensorFlow on JAX, quick prof
 	@KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -m devices tests/test_devices.py
 lab: environment      ## open chapter 1 in JupyterLab
 	@$(VENV) -m jupyterlab notebooks/01_autoencoder.ipynb
-lint: environment     ## ruff, valid notebooks, outputs that belong to the code
-	@$(VENV) -m ruff check . && $(VENV) -m tools.lint
-refresh: environment  ## execute the chapters in place, full profile, and store their outputs
-	@$(VENV) -m tools.refresh $(CHAPTER)
+lint: developers      ## ruff, valid notebooks, outputs and texts that belong to the code
+	@$(VENV) -m ruff check . && $(VENV) -m ruff format --check . && $(VENV) -m tools.lint
+sync: developers      ## texts of notebooks/sources/ into the notebooks, outputs stay (BACK=1: the other way)
+	@$(VENV) -m tools.sync $(if $(BACK),--back) $(CHAPTER)
+refresh: developers   ## the same, then execute the chapters in place, full profile, and store their outputs
+	@$(VENV) -m tools.sync $(CHAPTER) && $(VENV) -m tools.refresh $(CHAPTER)
+site: environment     ## the site of the stored notebooks, in output/site; nothing is executed
+	@$(VENV) -m tools.site
+figures: developers   ## drawings from SVG to PNG, by Chromium (FIGURE=coupling for one)
+	@$(VENV) -m tools.figures $(FIGURE)
 bench: environment    ## against the book's settings and the PyTorch libraries (QUICK=1 for a short version)
 	@$(PYTHON) tools/environment.py --constraints "" --folder .venv-benchmarks --gigabytes 8 \
 		--requirements benchmarks/requirements.txt
@@ -32,3 +40,5 @@ speed: environment    ## a minute that compares this machine with the one of the
 	@$(VENV) -m tools.speed
 environment:
 	@$(PYTHON) tools/environment.py --constraints "$(CONSTRAINTS)"
+developers:
+	@$(PYTHON) tools/environment.py --constraints "$(CONSTRAINTS)" $(DEVELOPERS)

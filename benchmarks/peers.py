@@ -1,7 +1,9 @@
-"""The PyTorch libraries' side of `make bench`; it runs in .venv-benchmarks, one task a process.
+"""The PyTorch libraries' side of `make bench`; it runs in .venv-benchmarks, one task a
+process.
 
-Every model is built with its library's own parts and trained by the loop that its documentation shows: Adam, one step
-after the other. `python -m benchmarks.peers TASK SEED PROFILE FILE` writes the result into FILE.
+Every model is built with its library's own parts and trained by the loop that its
+documentation shows: Adam, one step after the other. `python -m benchmarks.peers TASK
+SEED PROFILE FILE` writes the result into FILE.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 from benchmarks.measure import EQUAL, POINTS, Race, versions
 from utils.results import milliseconds
 
-# ------------------------------------------------------------------------------------------------ the libraries
+# ------------------------------------------------------------------ the libraries
 
 
 def with_zuko(flow):
@@ -33,7 +35,9 @@ def with_zuko(flow):
 def with_normflows(couplings):
     import normflows
 
-    flow = normflows.NormalizingFlow(normflows.distributions.DiagGaussian(2, trainable=False), couplings)
+    flow = normflows.NormalizingFlow(
+        normflows.distributions.DiagGaussian(2, trainable=False), couplings
+    )
     return SimpleNamespace(
         parameters=[p for p in flow.parameters() if p.requires_grad],
         log_prob=flow.log_prob,
@@ -55,13 +59,19 @@ def with_nflows(transforms):
     )
 
 
-# ------------------------------------------------------------------------------------------------ one architecture
+# ------------------------------------------------------------------ one architecture
 
 
 def equal_zuko():
     from zuko.flows import NICE  # zuko's name for couplings that shift and scale
 
-    return with_zuko(NICE(2, transforms=EQUAL["couplings"], hidden_features=[EQUAL["width"]] * EQUAL["depth"]))
+    return with_zuko(
+        NICE(
+            2,
+            transforms=EQUAL["couplings"],
+            hidden_features=[EQUAL["width"]] * EQUAL["depth"],
+        )
+    )
 
 
 def equal_normflows():
@@ -70,7 +80,10 @@ def equal_normflows():
     hidden = [EQUAL["width"]] * EQUAL["depth"]
     layers = []
     for _ in range(EQUAL["couplings"]):
-        layers += [flows.AffineCouplingBlock(nets.MLP([1, *hidden, 2])), flows.Permute(2, mode="swap")]
+        layers += [
+            flows.AffineCouplingBlock(nets.MLP([1, *hidden, 2])),
+            flows.Permute(2, mode="swap"),
+        ]
     return with_normflows(layers)
 
 
@@ -79,7 +92,9 @@ def equal_nflows():
     from nflows.transforms import AffineCouplingTransform
 
     class MLP(nets.MLP):
-        def forward(self, x, context=None):  # couplings hand a context on, which nflows' MLP does not take
+        def forward(
+            self, x, context=None
+        ):  # couplings hand a context on, which nflows' MLP does not take
             return super().forward(x)
 
     def network(inputs, outputs):
@@ -87,16 +102,20 @@ def equal_nflows():
         return MLP([inputs], [outputs], hidden, activation=torch.relu)
 
     masks = [[(k % 2), 1 - (k % 2)] for k in range(EQUAL["couplings"])]
-    return with_nflows([AffineCouplingTransform(torch.tensor(mask), network) for mask in masks])
+    return with_nflows(
+        [AffineCouplingTransform(torch.tensor(mask), network) for mask in masks]
+    )
 
 
-# ------------------------------------------------------------------------------------------------ each at its best
+# ------------------------------------------------------------------ each at its best
 
 
 def spline_zuko(transforms=3, width=64, bins=8):
     from zuko.flows import NSF
 
-    return with_zuko(NSF(2, transforms=transforms, bins=bins, hidden_features=(width, width)))
+    return with_zuko(
+        NSF(2, transforms=transforms, bins=bins, hidden_features=(width, width))
+    )
 
 
 def spline_zuko_large():
@@ -108,20 +127,32 @@ def spline_normflows():
 
     layers = []
     for _ in range(4):
-        spline = flows.CoupledRationalQuadraticSpline(2, 2, 64, num_bins=8, tail_bound=5)
+        spline = flows.CoupledRationalQuadraticSpline(
+            2, 2, 64, num_bins=8, tail_bound=5
+        )
         layers += [spline, flows.LULinearPermute(2)]
     return with_normflows(layers)
 
 
 def spline_nflows():
-    from nflows.transforms import MaskedPiecewiseRationalQuadraticAutoregressiveTransform, ReversePermutation
+    from nflows.transforms import (
+        MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
+        ReversePermutation,
+    )
 
     def transform():
         return MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
-            features=2, hidden_features=64, num_blocks=2, num_bins=8, tails="linear", tail_bound=5
+            features=2,
+            hidden_features=64,
+            num_blocks=2,
+            num_bins=8,
+            tails="linear",
+            tail_bound=5,
         )
 
-    return with_nflows([layer for _ in range(3) for layer in (ReversePermutation(2), transform())])
+    return with_nflows(
+        [layer for _ in range(3) for layer in (ReversePermutation(2), transform())]
+    )
 
 
 RACES = {
@@ -134,7 +165,7 @@ PEAK_LEARNING_RATE = 3e-3
 EQUALS = {"zuko": equal_zuko, "normflows": equal_normflows, "nflows": equal_nflows}
 
 
-# ------------------------------------------------------------------------------------------------ tasks
+# ------------------------------------------------------------------ tasks
 
 
 def race(name, seed, quick):
@@ -146,7 +177,9 @@ def race(name, seed, quick):
     torch.manual_seed(seed)
     model = build()
     optimizer = torch.optim.Adam(model.parameters, lr=PEAK_LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (len(x) // batch))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, epochs * (len(x) // batch)
+    )
     spent = 0.0
     for _ in range(epochs):
         started = time.perf_counter()
@@ -164,12 +197,17 @@ def race(name, seed, quick):
 
 
 def equal(name, seed, quick):
-    """Milliseconds of a training step, of 10,000 densities and of 10,000 samples at the shared architecture."""
+    """Milliseconds of a training step, of 10,000 densities and of 10,000 samples at the
+    shared architecture.
+    """
     torch.manual_seed(seed)
     model = EQUALS[name]()
     optimizer = torch.optim.Adam(model.parameters, lr=1e-4)
     clock = Race(1)
-    x, points = torch.from_numpy(clock.x_train[: EQUAL["batch"]]), torch.from_numpy(clock.points)
+    x, points = (
+        torch.from_numpy(clock.x_train[: EQUAL["batch"]]),
+        torch.from_numpy(clock.points),
+    )
 
     def step():
         optimizer.zero_grad()

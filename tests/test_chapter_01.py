@@ -19,7 +19,13 @@ def test_prepare_scales_and_frames():
     x = take("prepare")(images)
     assert x.shape == (3, 32, 32, 1) and x.dtype == np.float32
     assert np.array_equal(np.rint(x[:, 2:-2, 2:-2, 0] * 255).astype("uint8"), images)
-    assert x[:, :2].max() == x[:, -2:].max() == x[:, :, :2].max() == x[:, :, -2:].max() == 0
+    assert (
+        x[:, :2].max()
+        == x[:, -2:].max()
+        == x[:, :, :2].max()
+        == x[:, :, -2:].max()
+        == 0
+    )
 
 
 def test_networks_have_the_books_size_and_shapes():
@@ -28,7 +34,9 @@ def test_networks_have_the_books_size_and_shapes():
     x = rng.random((2, 32, 32, 1), "float32")
     z = encoder.predict(x, verbose=0)
     assert z.shape == (2, 2)
-    assert np.allclose(autoencoder.predict(x, verbose=0), decoder.predict(z, verbose=0), atol=1e-6)
+    assert np.allclose(
+        autoencoder.predict(x, verbose=0), decoder.predict(z, verbose=0), atol=1e-6
+    )
 
 
 def test_cross_entropy_is_that_of_keras():
@@ -57,9 +65,14 @@ def test_distance_from_normal_is_small_for_normal_points_alone():
 
 
 def test_nearest_distance_is_that_of_a_plain_search():
-    images, real = rng.random((5, 32, 32, 1), "float32"), rng.random((20, 32, 32, 1), "float32")
+    images, real = (
+        rng.random((5, 32, 32, 1), "float32"),
+        rng.random((20, 32, 32, 1), "float32"),
+    )
     pairs = pairwise_distances(images.reshape(5, -1), real.reshape(20, -1)) / 32
-    assert np.allclose(take("nearest_distance")(images, real), pairs.min(axis=1), atol=1e-4)
+    assert np.allclose(
+        take("nearest_distance")(images, real), pairs.min(axis=1), atol=1e-4
+    )
     images[:] = real[:5]  # each is its own nearest, and that is left out
     left_out = take("nearest_distance")(images, real, leave_out_own=True)
     expected = pairwise_distances(images.reshape(5, -1), real.reshape(20, -1)) / 32
@@ -71,4 +84,6 @@ def test_share_of_nothing_counts_samples_far_from_everything():
     real = rng.random((300, 1, 1, 1)) * np.ones((1, 32, 32, 1))
     limit = take("usual_distance")(real + 0.002, real)
     near, far = real[:60] + 0.001, real[:60] + 5.0
-    assert take("share_of_nothing")(np.concatenate([near, far]), real, limit) == pytest.approx(0.5, abs=0.05)
+    assert take("share_of_nothing")(
+        np.concatenate([near, far]), real, limit
+    ) == pytest.approx(0.5, abs=0.05)

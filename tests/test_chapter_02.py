@@ -15,7 +15,9 @@ def take(*names):
 
 
 def small_vae(**settings):
-    VAE, encoder, build_decoder = take("VAE", "build_variational_encoder", "build_decoder")
+    VAE, encoder, build_decoder = take(
+        "VAE", "build_variational_encoder", "build_decoder"
+    )
     keras.utils.set_random_seed(0)
     return VAE(encoder(2), build_decoder(2), **settings)
 
@@ -29,22 +31,32 @@ def test_kl_is_that_of_tensorflow_probability():
     q = tfd.MultivariateNormalDiag(mean, np.exp(log_var / 2))
     p = tfd.MultivariateNormalDiag(np.zeros((5, 3), "float32"))
     expected = tfd.kl_divergence(q, p).numpy()
-    assert np.allclose(take("kl_to_standard_normal")(mean, log_var), expected, rtol=1e-5)
+    assert np.allclose(
+        take("kl_to_standard_normal")(mean, log_var), expected, rtol=1e-5
+    )
 
 
 def test_sampling_has_the_mean_and_variance_it_is_given():
     mean, log_var = np.float32([[2.0, -1.0]]), np.log(np.float32([[4.0, 0.25]]))
-    z = ops.convert_to_numpy(take("Sampling")(seed=1)(np.repeat(mean, 20_000, 0), np.repeat(log_var, 20_000, 0)))
+    z = ops.convert_to_numpy(
+        take("Sampling")(seed=1)(
+            np.repeat(mean, 20_000, 0), np.repeat(log_var, 20_000, 0)
+        )
+    )
     assert np.allclose(z.mean(axis=0), mean, atol=0.06)
     assert np.allclose(z.var(axis=0), [4.0, 0.25], rtol=0.05)
 
 
 def test_losses_add_up_and_are_means_over_all_images():
-    """150 images in batches of 100: the mean of two batch means would weigh the last 50 images double."""
+    """150 images in batches of 100: the mean of two batch means would weigh the last 50
+    images double.
+    """
     model = small_vae(seed=1)
     model.compile("adam")
     result = model.evaluate(images, batch_size=100, verbose=0, return_dict=True)
-    assert result["loss"] == pytest.approx(result["reconstruction_loss"] + result["kl_loss"], rel=1e-5)
+    assert result["loss"] == pytest.approx(
+        result["reconstruction_loss"] + result["kl_loss"], rel=1e-5
+    )
     z_mean, z_log_var = model.encoder(images)
     kl = float(ops.mean(take("kl_to_standard_normal")(z_mean, z_log_var)))
     assert result["kl_loss"] == pytest.approx(kl, rel=1e-4)
@@ -55,14 +67,18 @@ def test_reconstruction_loss_is_500_times_the_mean_cross_entropy():
     x_hat = rng.random(images.shape, "float32")
     cross_entropy = definitions("01_autoencoder", "cross_entropy")
     losses = ops.convert_to_numpy(model.reconstruction_loss(images[:5], x_hat[:5]))
-    expected = [500 * cross_entropy(x, y) for x, y in zip(images[:5], x_hat[:5], strict=True)]
+    expected = [
+        500 * cross_entropy(x, y) for x, y in zip(images[:5], x_hat[:5], strict=True)
+    ]
     assert np.allclose(losses, expected, rtol=1e-4)
 
 
 def test_training_lowers_the_loss():
     model = small_vae(seed=1)
     model.compile(keras.optimizers.Adam(1e-3))
-    history = model.fit(images[:100], batch_size=20, epochs=3, verbose=0).history["loss"]
+    history = model.fit(images[:100], batch_size=20, epochs=3, verbose=0).history[
+        "loss"
+    ]
     assert history[-1] < history[0]
 
 
@@ -83,16 +99,22 @@ def test_discretised_logistic_is_a_distribution_and_that_of_scipy():
 
     levels = np.arange(256, dtype="float32")
     for middle, width in ((-30.0, 10.0), (0.0, 0.5), (127.3, 4.0), (255.0, 20.0)):
-        log_p = ops.convert_to_numpy(take("log_prob_of_levels")(levels, middle, np.float32(np.log(width))))
+        log_p = ops.convert_to_numpy(
+            take("log_prob_of_levels")(levels, middle, np.float32(np.log(width)))
+        )
         assert np.exp(log_p).sum() == pytest.approx(1.0, abs=1e-4)
         inner = slice(100, 150)
-        expected = logistic.cdf(levels + 0.5, middle, width) - logistic.cdf(levels - 0.5, middle, width)
+        expected = logistic.cdf(levels + 0.5, middle, width) - logistic.cdf(
+            levels - 0.5, middle, width
+        )
         big = expected[inner] > 1e-6
         assert np.allclose(np.exp(log_p[inner])[big], expected[inner][big], rtol=1e-2)
 
 
 def test_log_weights_average_to_the_elbo_and_bound_it():
-    LogisticVAE, encoder, decoder = take("LogisticVAE", "build_variational_encoder", "build_logistic_decoder")
+    LogisticVAE, encoder, decoder = take(
+        "LogisticVAE", "build_variational_encoder", "build_logistic_decoder"
+    )
     keras.utils.set_random_seed(0)
     model = LogisticVAE(encoder(2), decoder(2), seed=1)
     model.compile("adam")
@@ -103,14 +125,20 @@ def test_log_weights_average_to_the_elbo_and_bound_it():
 
 
 def test_importance_weights_find_a_likelihood_that_is_known():
-    """A decoder that ignores z gives log p(x) whatever q is, so the average of the weights must be p(x)."""
+    """A decoder that ignores z gives log p(x) whatever q is, so the average of the
+    weights must be p(x).
+    """
     LogisticVAE, encoder = take("LogisticVAE", "build_variational_encoder")
     z = keras.Input((2,))
-    parameters = keras.layers.Reshape((32, 32, 2))(keras.layers.Dense(2048, kernel_initializer="zeros")(z))
+    parameters = keras.layers.Reshape((32, 32, 2))(
+        keras.layers.Dense(2048, kernel_initializer="zeros")(z)
+    )
     keras.utils.set_random_seed(0)
     model = LogisticVAE(encoder(2), keras.Model(z, parameters), seed=1)
     log_w = take("log_weights")(model, images[:2], k=4000, seed=3).astype("float64")
-    known = ops.convert_to_numpy(model.log_likelihood(images[:2], np.zeros((2, 32, 32, 2), "float32")))
+    known = ops.convert_to_numpy(
+        model.log_likelihood(images[:2], np.zeros((2, 32, 32, 2), "float32"))
+    )
     top = log_w.max(axis=1)
     estimate = top + np.log(np.exp(log_w - top[:, None]).mean(axis=1))
     assert np.allclose(estimate, known, atol=0.1)

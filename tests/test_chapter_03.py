@@ -1,4 +1,6 @@
-"""What chapter 3 defines: the Gaussian decoder, training that is killed and resumed, and several devices."""
+"""What chapter 3 defines: the Gaussian decoder, training that is killed and resumed,
+and several devices.
+"""
 
 import subprocess
 import sys
@@ -31,7 +33,9 @@ def test_networks_take_faces_and_give_faces():
 def test_the_books_sigma_gives_2000_times_the_squared_error():
     x_hat = rng.random((5, 64, 64, 3), "float32")
     losses = ops.convert_to_numpy(small_vae().reconstruction_loss(faces[:5], x_hat))
-    assert np.allclose(losses, 2000 * ((faces[:5] / 255 - x_hat) ** 2).mean(axis=(1, 2, 3)), rtol=1e-4)
+    assert np.allclose(
+        losses, 2000 * ((faces[:5] / 255 - x_hat) ** 2).mean(axis=(1, 2, 3)), rtol=1e-4
+    )
 
 
 def test_reconstruction_loss_is_a_gaussian_log_likelihood_up_to_a_constant():
@@ -41,7 +45,10 @@ def test_reconstruction_loss_is_a_gaussian_log_likelihood_up_to_a_constant():
     model.sigma_squared.assign(0.04)
     x_hat = rng.random((2, 64, 64, 3), "float32")
     losses = ops.convert_to_numpy(model.reconstruction_loss(faces[:2], x_hat))
-    exact = [-norm.logpdf(x / 255, y, 0.2).sum() for x, y in zip(faces[:2], x_hat, strict=True)]
+    exact = [
+        -norm.logpdf(x / 255, y, 0.2).sum()
+        for x, y in zip(faces[:2], x_hat, strict=True)
+    ]
     assert losses[0] - losses[1] == pytest.approx(exact[0] - exact[1], rel=1e-3)
     constant = 12288 * (0.5 * np.log(2 * np.pi) + np.log(0.5))
     assert losses[0] + constant == pytest.approx(exact[0], rel=1e-3)
@@ -53,7 +60,9 @@ def test_saved_and_loaded_it_gives_the_same(tmp_path):
     model.save(tmp_path / "faces.keras")
     loaded = keras.saving.load_model(tmp_path / "faces.keras")
     assert loaded.learn_sigma and loaded.first_sigma == 0.3
-    for a, b in zip(model.encoder(faces[:4] / 255), loaded.encoder(faces[:4] / 255), strict=True):
+    for a, b in zip(
+        model.encoder(faces[:4] / 255), loaded.encoder(faces[:4] / 255), strict=True
+    ):
         assert np.allclose(a, b, atol=1e-6)
 
 
@@ -85,16 +94,23 @@ class Slow(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         time.sleep({pause})
     def on_epoch_end(self, epoch, logs=None):
-        print("epoch", epoch + 1, logs["loss"], int(self.model.optimizer.iterations), flush=True)
+        done = int(self.model.optimizer.iterations)
+        print("epoch", epoch + 1, logs["loss"], done, flush=True)
 watch = [training.checkpoint({folder!r}, resume={resume}), Slow()]
-model.fit(x, x.sum(axis=1, keepdims=True), batch_size=16, epochs=8, verbose=0, callbacks=watch)
+y = x.sum(axis=1, keepdims=True)
+model.fit(x, y, batch_size=16, epochs=8, verbose=0, callbacks=watch)
 print("done", flush=True)
 """
 
 
 def run(folder, resume, pause):
     code = KILLED.format(root=str(ROOT), folder=str(folder), resume=resume, pause=pause)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
 
 
 def test_killed_in_the_middle_of_an_epoch_training_goes_on(tmp_path):
@@ -109,8 +125,12 @@ def test_killed_in_the_middle_of_an_epoch_training_goes_on(tmp_path):
     assert epochs == [4, 5, 6, 7, 8] and lines[-1] == ["done"]
     losses = [float(line[2]) for line in seen + lines[:-1]]
     assert losses[3] < losses[2] < losses[0], "the loss goes on where it was"
-    assert int(lines[-2][3]) == 8 * 5, "the optimizer, and with it the schedule, went on counting"
-    assert not (tmp_path / "checkpoint").exists(), "a finished training leaves no checkpoint"
+    assert int(lines[-2][3]) == 8 * 5, (
+        "the optimizer, and with it the schedule, went on counting"
+    )
+    assert not (tmp_path / "checkpoint").exists(), (
+        "a finished training leaves no checkpoint"
+    )
 
 
 def test_without_resume_an_old_checkpoint_is_not_used(tmp_path):
@@ -130,8 +150,16 @@ def test_samples_are_saved_after_each_epoch(tmp_path):
     model = small_vae()
     model.compile("adam")
     points = rng.normal(size=(12, 8)).astype("float32")
-    model.fit(faces[:8], epochs=2, verbose=0, callbacks=[SampleImages(model.decoder, points, tmp_path / "s")])
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["epoch-001.png", "epoch-002.png"]
+    model.fit(
+        faces[:8],
+        epochs=2,
+        verbose=0,
+        callbacks=[SampleImages(model.decoder, points, tmp_path / "s")],
+    )
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [
+        "epoch-001.png",
+        "epoch-002.png",
+    ]
     picture = np.asarray(Image.open(tmp_path / "s" / "epoch-002.png"))
     assert picture.shape == (2 * 64, 10 * 64, 3)
     expected = 255 * ops.convert_to_numpy(model.decoder(points))[11]
@@ -147,8 +175,10 @@ import keras, numpy as np, tensorflow as tf
 from utils import course
 from utils.chapters import definitions
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-FaceVAE, encoder, decoder = definitions("03_vae_faces", "FaceVAE", "build_face_encoder", "build_face_decoder")
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+names = "FaceVAE", "build_face_encoder", "build_face_decoder"
+FaceVAE, encoder, decoder = definitions("03_vae_faces", *names)
 
 class Quiet(keras.layers.Layer):
     def call(self, z_mean, z_log_var):
@@ -179,20 +209,30 @@ print(max(np.abs(a - b).max() / (1 + np.abs(a).max()) for a, b in zip(one[1], tw
 
 def two_devices_against_one(broken=""):
     code = DEVICES.format(root=str(ROOT), broken=broken)
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     differences = [float(line) for line in result.stdout.split()[-2:]]
     assert np.isfinite(differences).all()
     return differences
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="MirroredStrategy is TensorFlow's")
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="MirroredStrategy is TensorFlow's"
+)
 def test_two_devices_do_what_one_does():
     loss, weights = two_devices_against_one()
     assert loss < 1e-4 and weights < 1e-4
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="MirroredStrategy is TensorFlow's")
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="MirroredStrategy is TensorFlow's"
+)
 @pytest.mark.parametrize("broken", ["loss", "normalisation"])
 def test_two_devices_differ_when_a_part_is_left_out(broken):
     assert max(two_devices_against_one(broken)) > 1e-3

@@ -1,4 +1,6 @@
-"""What chapter 4 defines, with random weights, against autodiff, TensorFlow Probability and what must hold."""
+"""What chapter 4 defines, with random weights, against autodiff, TensorFlow Probability
+and what must hold.
+"""
 
 import keras
 import numpy as np
@@ -16,7 +18,9 @@ def take(*names):
 
 
 def shaken(flow):
-    """A flow with random numbers in all its weights: one that starts as the identity passes any test."""
+    """A flow with random numbers in all its weights: one that starts as the identity
+    passes any test.
+    """
     for weight in flow.trainable_variables:
         weight.assign(rng.normal(0, 0.3, weight.shape))
     return flow
@@ -54,7 +58,11 @@ def test_the_checks_find_a_broken_coupling(fault):
             return z, {"sign": -log_det, "half": 0.5 * log_det}.get(fault, log_det)
 
         def forward(self, z):
-            return super().forward(z[:, ::-1])[:, ::-1] if fault == "same_mask_inverse" else super().forward(z)
+            return (
+                super().forward(z[:, ::-1])[:, ::-1]
+                if fault == "same_mask_inverse"
+                else super().forward(z)
+            )
 
     layer = shaken(Broken([1, 0], network(2, 16, 1)))
     x = rng.normal(size=(50, 2)).astype("float32")
@@ -75,17 +83,23 @@ def test_jacobian_of_a_coupling_is_triangular_with_its_scales_on_the_diagonal():
 def test_log_scale_stays_within_its_bound():
     Coupling, network = take("Coupling", "coupling_network")
     layer = shaken(Coupling([1, 0], network(2, 8, 1), bound=2.0))
-    s, t = layer.log_scale_and_shift(ops.convert_to_tensor(1e3 * rng.normal(size=(50, 2)).astype("float32")))
+    s, t = layer.log_scale_and_shift(
+        ops.convert_to_tensor(1e3 * rng.normal(size=(50, 2)).astype("float32"))
+    )
     assert np.abs(s).max() <= 2.0 and np.abs(s).max() > 1.9
     assert not np.any(s[:, 0]) and not np.any(t[:, 0])
 
 
 def test_density_is_that_of_tensorflow_probability():
-    """A coupling with constant scale and shift is an affine map, so that p(x) is a Gaussian with known parameters."""
+    """A coupling with constant scale and shift is an affine map, so that p(x) is a
+    Gaussian with known parameters.
+    """
     tfd = pytest.importorskip("tensorflow_probability").distributions
     Coupling, RealNVP, network = take("Coupling", "RealNVP", "coupling_network")
     net = network(2, 4, 1)
-    net.layers[-1].bias.assign([0.3, 0.7, -1.0, 2.0])  # u of both, t of both; the kernel is zero
+    net.layers[-1].bias.assign(
+        [0.3, 0.7, -1.0, 2.0]
+    )  # u of both, t of both; the kernel is zero
     flow = RealNVP([Coupling([0, 1], net)])
     s = 5 * np.tanh(0.3 / 5)
     known = tfd.MultivariateNormalDiag([1.0 / np.exp(s), 0.0], [np.exp(-s), 1.0])
@@ -101,7 +115,9 @@ def test_samples_have_the_density():
     x = ops.convert_to_numpy(RealNVP([Coupling([0, 1], net)]).sample(40_000, seed=1))
     s = 5 * np.tanh(0.1)
     assert x[:, 0].mean() == pytest.approx(np.exp(-s), abs=0.02)
-    assert x[:, 0].std() == pytest.approx(np.exp(-s), rel=0.02) and x[:, 1].std() == pytest.approx(1, rel=0.02)
+    assert x[:, 0].std() == pytest.approx(np.exp(-s), rel=0.02) and x[
+        :, 1
+    ].std() == pytest.approx(1, rel=0.02)
 
 
 def test_loss_is_the_same_in_training_and_validation_and_counts_penalties():
@@ -110,7 +126,9 @@ def test_loss_is_the_same_in_training_and_validation_and_counts_penalties():
     flow.compile(keras.optimizers.SGD(0.0))
     nll = -float(ops.mean(flow.log_prob(x)))
     assert flow.evaluate(x, batch_size=32, verbose=0) == pytest.approx(nll, rel=1e-4)
-    assert flow.fit(x, batch_size=35, verbose=0).history["loss"][0] == pytest.approx(nll, rel=1e-4)
+    assert flow.fit(x, batch_size=35, verbose=0).history["loss"][0] == pytest.approx(
+        nll, rel=1e-4
+    )
     flow.couplings[0].network.layers[1].kernel.regularizer = keras.regularizers.L2(1.0)
     flow.compile(keras.optimizers.SGD(0.0))
     assert flow.evaluate(x, batch_size=70, verbose=0) > nll + 0.1
@@ -122,9 +140,15 @@ def test_training_lowers_the_kl():
     data = moons.load(train=4_000)
     keras.utils.set_random_seed(0)
     flow = take("build_realnvp")(2, couplings=4, width=16, depth=1)
-    before, _ = data.truth.kl(data.x_test, ops.convert_to_numpy(flow.log_prob(data.x_test)))
-    training.fit_density(flow, data.x_train, optimizer=keras.optimizers.Adam(5e-3), epochs=3, batch=100)
-    after, error = data.truth.kl(data.x_test, training.compiled(flow.log_prob, flow)(data.x_test))
+    before, _ = data.truth.kl(
+        data.x_test, ops.convert_to_numpy(flow.log_prob(data.x_test))
+    )
+    training.fit_density(
+        flow, data.x_train, optimizer=keras.optimizers.Adam(5e-3), epochs=3, batch=100
+    )
+    after, error = data.truth.kl(
+        data.x_test, training.compiled(flow.log_prob, flow)(data.x_test)
+    )
     assert before == pytest.approx(1.707, abs=0.05) and 3 * error < after < before - 0.4
 
 

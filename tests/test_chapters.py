@@ -17,7 +17,11 @@ def chapter(tmp_path, monkeypatch):
 
     def write(*cells):
         content = [
-            {"cell_type": "code", "source": source.splitlines(keepends=True), "metadata": {"tags": tags}}
+            {
+                "cell_type": "code",
+                "source": source.splitlines(keepends=True),
+                "metadata": {"tags": tags},
+            }
             for source, tags in cells
         ]
         (tmp_path / "09_test.ipynb").write_text(json.dumps({"cells": content}))
@@ -55,8 +59,12 @@ def test_source_is_known_to_inspect_tracebacks_and_autograph(chapter):
 
     source = "def halve_positive(x):\n    if x > 0:\n        x = x / 2\n    return x\n"
     chapters._namespace.cache_clear()
-    graph = tf.function(chapters.definitions(chapter((source, ["definitions"])), "halve_positive"))
-    assert float(graph(tf.constant(3.0))) == 1.5  # a condition on a tensor needs AutoGraph, and AutoGraph the source
+    graph = tf.function(
+        chapters.definitions(chapter((source, ["definitions"])), "halve_positive")
+    )
+    assert (
+        float(graph(tf.constant(3.0))) == 1.5
+    )  # a condition on a tensor needs AutoGraph, and AutoGraph the source
 
 
 def test_what_is_not_there_is_one_clear_line(chapter):

@@ -1,4 +1,6 @@
-"""Each check passes a transformation that is right, and fails one that is wrong in exactly that respect."""
+"""Each check passes a transformation that is right, and fails one that is wrong in
+exactly that respect.
+"""
 
 import numpy as np
 import pandas as pd
@@ -14,18 +16,28 @@ class Coupling:
     """x2 is scaled and shifted by functions of x1. Each keyword puts one fault in."""
 
     def __init__(self, sign=1.0, factor=1.0, with_shift=True, with_log_det=True):
-        self.sign, self.factor, self.with_shift, self.with_log_det = sign, factor, with_shift, with_log_det
+        self.sign, self.factor, self.with_shift, self.with_log_det = (
+            sign,
+            factor,
+            with_shift,
+            with_log_det,
+        )
 
     def parameters(self, x1):
         return 0.7 * ops.tanh(x1), 2 * ops.tanh(2 * x1)
 
     def forward(self, x):
         log_scale, shift = self.parameters(x[:, :1])
-        return ops.concatenate([x[:, :1], x[:, 1:] * ops.exp(log_scale) + shift], axis=1)
+        return ops.concatenate(
+            [x[:, :1], x[:, 1:] * ops.exp(log_scale) + shift], axis=1
+        )
 
     def inverse(self, y):
         log_scale, shift = self.parameters(y[:, :1])
-        return ops.concatenate([y[:, :1], (y[:, 1:] - self.with_shift * shift) * ops.exp(-log_scale)], axis=1)
+        return ops.concatenate(
+            [y[:, :1], (y[:, 1:] - self.with_shift * shift) * ops.exp(-log_scale)],
+            axis=1,
+        )
 
     def log_det(self, x):
         log_scale, _ = self.parameters(x[:, :1])
@@ -63,13 +75,21 @@ class Flow:
 @pytest.mark.parametrize("with_log_det", [False, True])
 def test_both_errors_of_a_flow(with_log_det):
     errors = checks.flow_errors(Flow(with_log_det), points, 1e-5)
-    assert set(errors) == {"inverse_error", "log_det_error"} and max(errors.values()) < 1e-5
-    for wrong, message in (({"factor": 2.0}, "log_det differs"), ({"with_shift": False}, "there and back")):
+    assert (
+        set(errors) == {"inverse_error", "log_det_error"}
+        and max(errors.values()) < 1e-5
+    )
+    for wrong, message in (
+        ({"factor": 2.0}, "log_det differs"),
+        ({"with_shift": False}, "there and back"),
+    ):
         with pytest.raises(checks.CheckFailed, match=message):
             checks.flow_errors(Flow(with_log_det, **wrong), points)
 
 
-@pytest.mark.parametrize("kind", [lambda x: x.astype("float64"), np.ndarray.tolist, pd.DataFrame])
+@pytest.mark.parametrize(
+    "kind", [lambda x: x.astype("float64"), np.ndarray.tolist, pd.DataFrame]
+)
 def test_points_may_come_in_any_kind_of_number(kind):
     given, right = kind(points), Coupling()
     assert checks.inverse_error(right.forward, right.inverse, given) < 1e-5
@@ -81,7 +101,9 @@ def test_points_may_come_in_any_kind_of_number(kind):
 def test_points_that_are_not_finite_are_one_line():
     right, bad = Coupling(), points.copy()
     bad[3, 1] = np.nan
-    with pytest.raises(course.CourseError, match="not finite in 1 of 64 rows, the first is row 3"):
+    with pytest.raises(
+        course.CourseError, match="not finite in 1 of 64 rows, the first is row 3"
+    ):
         checks.inverse_error(right.forward, right.inverse, bad)
 
 
@@ -112,7 +134,9 @@ def test_the_inverse_of_another_layer_is_found():
 
 
 def test_a_transform_that_remembers_its_input_is_found_out():
-    """Like TFP's bijectors: asked for the inverse of what it has just given, it returns the x it was given."""
+    """Like TFP's bijectors: asked for the inverse of what it has just given, it returns
+    the x it was given.
+    """
     memory = {}
 
     def forward(x):
@@ -121,10 +145,14 @@ def test_a_transform_that_remembers_its_input_is_found_out():
         return y
 
     def inverse(y):
-        return memory["x"] if y is memory["y"] else Coupling(with_shift=False).inverse(y)
+        return (
+            memory["x"] if y is memory["y"] else Coupling(with_shift=False).inverse(y)
+        )
 
     x = ops.convert_to_tensor(points)
-    assert float(ops.max(ops.abs(inverse(forward(x)) - x))) == 0.0  # what a check without a copy would see
+    assert (
+        float(ops.max(ops.abs(inverse(forward(x)) - x))) == 0.0
+    )  # what a check without a copy would see
     with pytest.raises(checks.CheckFailed):
         checks.inverse_error(forward, inverse, points)
 
@@ -141,7 +169,9 @@ def test_jacobian_of_images_is_that_of_a_linear_map():
     images = rng.normal(size=(3, 2, 3, 2)).astype("float32")
 
     def transform(x):
-        return ops.reshape(ops.reshape(x, (-1, 12)) @ ops.transpose(matrix), (-1, 2, 3, 2))
+        return ops.reshape(
+            ops.reshape(x, (-1, 12)) @ ops.transpose(matrix), (-1, 2, 3, 2)
+        )
 
     found = checks.jacobian(transform, images)
     assert np.allclose(found, matrix[None], atol=1e-5)
@@ -152,7 +182,9 @@ def test_bits_of_independent_fair_levels():
     images = np.random.default_rng(2).random((10, 4, 4, 1)).astype("float32")
     mean, error = checks.bits_per_dim(lambda x: ops.zeros(len(x)), images, levels=256)
     assert (mean, error) == (8.0, 0.0)
-    mean, _ = checks.bits_per_dim(lambda x: ops.zeros(len(x)) - 16 * np.log(4.0), images)
+    mean, _ = checks.bits_per_dim(
+        lambda x: ops.zeros(len(x)) - 16 * np.log(4.0), images
+    )
     assert mean == pytest.approx(2.0)
 
 
@@ -161,11 +193,19 @@ def test_bits_out_of_bounds_are_refused():
     with pytest.raises(checks.CheckFailed, match="-1.0000 bits"):
         checks.bits_per_dim(lambda x: ops.zeros(len(x)) + 16 * np.log(2.0), images)
     with pytest.raises(checks.CheckFailed, match="8.0000 bits"):
-        checks.bits_per_dim(lambda x: ops.zeros(len(x)), images, levels=256, at_most=7.0)
+        checks.bits_per_dim(
+            lambda x: ops.zeros(len(x)), images, levels=256, at_most=7.0
+        )
 
 
 def test_square_is_an_image_from_the_bottom_left():
     x, area = checks.square(2.0, 4)
     assert x.shape == (16, 2) and area == 1.0
-    assert np.allclose(x[0], [-1.5, -1.5]) and np.allclose(x[1], [-0.5, -1.5]) and np.allclose(x[-1], [1.5, 1.5])
-    assert np.exp(moons.TwoMoons().log_prob(x)).reshape(4, 4)[3, 0] < 1e-3  # no moon at the top left corner
+    assert (
+        np.allclose(x[0], [-1.5, -1.5])
+        and np.allclose(x[1], [-0.5, -1.5])
+        and np.allclose(x[-1], [1.5, 1.5])
+    )
+    assert (
+        np.exp(moons.TwoMoons().log_prob(x)).reshape(4, 4)[3, 0] < 1e-3
+    )  # no moon at the top left corner

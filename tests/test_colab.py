@@ -1,4 +1,6 @@
-"""The set-up cell as Colab meets it: an empty folder, a `google.colab` module, and a clone of the repository."""
+"""The set-up cell as Colab meets it: an empty folder, a `google.colab` module, and a
+clone of the repository.
+"""
 
 import os
 import shutil
@@ -15,14 +17,21 @@ def set_up_cell():
     return next(cell.source for cell in notebook.cells if cell.cell_type == "code")
 
 
-@pytest.mark.skipif(shutil.which("git") is None or not (chapters.ROOT / ".git").exists(), reason="needs a git clone")
+@pytest.mark.skipif(
+    shutil.which("git") is None or not (chapters.ROOT / ".git").exists(),
+    reason="needs a git clone",
+)
 def test_the_set_up_cell_clones_the_course_into_an_empty_folder(tmp_path):
     stand_in = tmp_path / "modules" / "google" / "colab"
     stand_in.mkdir(parents=True)
     (stand_in / "__init__.py").touch()
-    settings = tmp_path / "gitconfig"  # the course's address leads to this clone, and git trusts it
+    settings = (
+        tmp_path / "gitconfig"
+    )  # the course's address leads to this clone, and git trusts it
     settings.write_text(
-        f'[safe]\n\tdirectory = *\n[url "file://{chapters.ROOT}"]\n\tinsteadOf = {address.ADDRESS}\n', "utf-8"
+        f'[safe]\n\tdirectory = *\n[url "file://{chapters.ROOT}"]\n\tinsteadOf = '
+        f"{address.ADDRESS}\n",
+        "utf-8",
     )
     empty = tmp_path / "content"
     empty.mkdir()
@@ -33,7 +42,13 @@ def test_the_set_up_cell_clones_the_course_into_an_empty_folder(tmp_path):
     }
     code = f"import google.colab\n{set_up_cell()}\nprint(course.ROOT)"
     for attempt in ("clones", "finds its clone"):
-        result = subprocess.run([sys.executable, "-c", code], cwd=empty, env=env, capture_output=True, text=True)
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=empty,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
         assert result.returncode == 0, f"{attempt}: {result.stderr[-500:]}"
         first, root = result.stdout.strip().splitlines()[-2:]
         assert first.startswith("Profile quick")
@@ -50,7 +65,9 @@ def in_a_folder_alone(folder, before="", **variables):
 def test_a_notebook_alone_is_told_where_the_course_is(tmp_path):
     ended = in_a_folder_alone(tmp_path)
     last = ended.stderr.splitlines()[-1]
-    assert ended.returncode == 1 and last.startswith("FileNotFoundError: no utils/ of the course here")
+    assert ended.returncode == 1 and last.startswith(
+        "FileNotFoundError: no utils/ of the course here"
+    )
     assert f"git clone {address.ADDRESS}" in last
 
 
@@ -59,13 +76,17 @@ def test_on_colab_a_clone_that_fails_ends_with_the_same_line(tmp_path):
     nowhere = tmp_path / "gitconfig"
     nowhere.write_text(f'[url "file:///nowhere"]\n\tinsteadOf = {address.ADDRESS}\n')
     ended = in_a_folder_alone(tmp_path, before, GIT_CONFIG_GLOBAL=str(nowhere))
-    assert ended.stderr.splitlines()[-1].startswith("FileNotFoundError: no utils/ of the course here")
+    assert ended.stderr.splitlines()[-1].startswith(
+        "FileNotFoundError: no utils/ of the course here"
+    )
 
 
 def test_a_notebook_newer_than_the_utils_it_finds_gets_one_line(tmp_path):
     shutil.copytree(chapters.ROOT / "utils", tmp_path / "utils")
     shutil.copy(chapters.ROOT / "requirements.txt", tmp_path)
     older = tmp_path / "utils" / "course.py"
-    older.write_text(older.read_text("utf-8").replace("EDITION = 2", "EDITION = 1"), "utf-8")
+    older.write_text(
+        older.read_text("utf-8").replace("EDITION = 2", "EDITION = 1"), "utf-8"
+    )
     ended = in_a_folder_alone(tmp_path)
     assert "needs edition 2 of the course's utils" in ended.stderr.splitlines()[-1]

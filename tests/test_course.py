@@ -20,7 +20,9 @@ def test_profile_is_quick_in_tests_and_full_by_default(monkeypatch):
 
 def test_unknown_profile_is_one_clear_line(monkeypatch):
     monkeypatch.setenv("COURSE_PROFILE", "fast")
-    with pytest.raises(CourseError, match="COURSE_PROFILE is 'fast': set it to 'full' or 'quick'"):
+    with pytest.raises(
+        CourseError, match="COURSE_PROFILE is 'fast': set it to 'full' or 'quick'"
+    ):
         course.profile()
 
 
@@ -53,24 +55,32 @@ def test_requirements_are_read_with_their_ranges():
 
 
 def test_missing_package_names_the_command():
-    with pytest.raises(CourseError, match=r'no-such-thing is missing.*pip install "no-such-thing"'):
+    with pytest.raises(
+        CourseError, match=r'no-such-thing is missing.*pip install "no-such-thing"'
+    ):
         course.require("no-such-thing")
 
 
 def test_wrong_version_names_version_range_and_command(monkeypatch):
     monkeypatch.setattr(course, "requirements", lambda: {"numpy": "<1.0"})
-    with pytest.raises(CourseError, match=r'numpy is \d\S+, which is not <1.0.*pip install "numpy<1.0"'):
+    with pytest.raises(
+        CourseError, match=r'numpy is \d\S+, which is not <1.0.*pip install "numpy<1.0"'
+    ):
         course.require("numpy")
 
 
 def test_tensorflow_probability_is_refused_on_another_backend(monkeypatch):
     monkeypatch.setattr(course, "backend", lambda: "jax")
-    with pytest.raises(CourseError, match="KERAS_BACKEND is 'jax'.*unset KERAS_BACKEND"):
+    with pytest.raises(
+        CourseError, match="KERAS_BACKEND is 'jax'.*unset KERAS_BACKEND"
+    ):
         course.require("tensorflow-probability", "tf_keras")
 
 
 def test_versions_are_checked_before_keras_is_imported(tmp_path):
-    """A package of a wrong version is found by its metadata: the import that would fail is never reached."""
+    """A package of a wrong version is found by its metadata: the import that would fail
+    is never reached.
+    """
     broken = tmp_path / "keras"
     broken.mkdir()
     (broken / "__init__.py").write_text("raise SystemExit('keras was imported')")
@@ -79,7 +89,13 @@ def test_versions_are_checked_before_keras_is_imported(tmp_path):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: keras\nVersion: 1.0\n")
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{course.ROOT}"}
     code = "from utils import course; course.start()"
-    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "keras is 1.0, which is not" in result.stderr
     assert "keras was imported" not in result.stderr
 
@@ -87,11 +103,17 @@ def test_versions_are_checked_before_keras_is_imported(tmp_path):
 def test_on_colab_only_what_is_missing_is_installed(monkeypatch):
     called = []
     monkeypatch.setitem(sys.modules, "google.colab", object())
-    monkeypatch.setattr(course.subprocess, "run", lambda command, check: called.append(command))
-    monkeypatch.setattr(course, "requirements", lambda: {"numpy": ">=1", "no-such-thing": ">=2"})
+    monkeypatch.setattr(
+        course.subprocess, "run", lambda command, check: called.append(command)
+    )
+    monkeypatch.setattr(
+        course, "requirements", lambda: {"numpy": ">=1", "no-such-thing": ">=2"}
+    )
     with pytest.raises(CourseError):  # pip was only pretended, so it is still missing
         course.require("numpy", "no-such-thing")
-    assert called[0][-1] == "no-such-thing>=2" and not any("numpy" in part for part in called[0])
+    assert called[0][-1] == "no-such-thing>=2" and not any(
+        "numpy" in part for part in called[0]
+    )
 
 
 def test_output_goes_under_the_profile(tmp_path, monkeypatch):
@@ -104,7 +126,9 @@ def test_output_goes_under_the_profile(tmp_path, monkeypatch):
 def test_unwritable_output_is_one_clear_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("COURSE_OUTPUT", str(tmp_path / "file"))
-    with pytest.raises(CourseError, match="cannot be written .*: free space or change its permissions"):
+    with pytest.raises(
+        CourseError, match="cannot be written .*: free space or change its permissions"
+    ):
         course.output()
 
 
@@ -156,7 +180,9 @@ STATE = "print(b.floatx(), b.image_data_format(), b.epsilon())"
 def test_a_keras_json_of_other_work_changes_nothing(tmp_path):
     other = {"image_data_format": "channels_first", "floatx": "float64"}
     home = keras_json(tmp_path, **other, epsilon=1e-3, backend="torch")
-    ended = started(tmp_path, f"import keras; b = keras.config; {STATE}", KERAS_HOME=home)
+    ended = started(
+        tmp_path, f"import keras; b = keras.config; {STATE}", KERAS_HOME=home
+    )
     assert "float32 channels_last 1e-07" in ended.stdout, ended.stderr
 
 
@@ -175,7 +201,9 @@ def test_a_keras_json_that_is_wrong_is_one_line(tmp_path):
 
 
 def test_another_edition_of_utils_is_one_line():
-    with pytest.raises(CourseError, match="needs edition 9 .* is edition 2: .*git pull"):
+    with pytest.raises(
+        CourseError, match="needs edition 9 .* is edition 2: .*git pull"
+    ):
         course.start(edition=9)
 
 

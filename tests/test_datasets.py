@@ -1,4 +1,6 @@
-"""Fashion-MNIST and its stand-in, and what happens when a download goes wrong. No test needs a network."""
+"""Fashion-MNIST and its stand-in, and what happens when a download goes wrong. No test
+needs a network.
+"""
 
 import gzip
 import struct
@@ -15,7 +17,8 @@ def cache(tmp_path, monkeypatch):
     """An empty Keras cache, and no network."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.delenv("COURSE_DATA", raising=False)
-    # Keras reads KERAS_HOME once, when it is imported, which another test may have done before.
+    # Keras reads KERAS_HOME once, when it is imported, which another test may have done
+    # before.
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
     folder = tmp_path / "datasets" / "fashion-mnist"
     folder.mkdir(parents=True)
@@ -34,8 +37,14 @@ def packed(name):
     rng = np.random.default_rng(0)
     count = 60_000 if name.startswith("train") else 10_000
     if "labels" in name:
-        return gzip.compress(struct.pack(">ii", 2049, count) + rng.integers(0, 10, count, "uint8").tobytes(), 1)
-    return gzip.compress(struct.pack(">iiii", 2051, count, 28, 28) + bytes(count * 28 * 28), 1)
+        return gzip.compress(
+            struct.pack(">ii", 2049, count)
+            + rng.integers(0, 10, count, "uint8").tobytes(),
+            1,
+        )
+    return gzip.compress(
+        struct.pack(">iiii", 2051, count, 28, 28) + bytes(count * 28 * 28), 1
+    )
 
 
 def write_all(folder):
@@ -55,16 +64,28 @@ def test_without_network_the_digits_stand_in_and_a_line_says_so(cache, capsys):
     data = datasets.fashion_mnist()
     assert data.slug == "digits" and not data.complete
     printed = capsys.readouterr().out
-    assert "could not be downloaded" in printed and "no network" in printed and "digits" in printed
+    assert (
+        "could not be downloaded" in printed
+        and "no network" in printed
+        and "digits" in printed
+    )
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "short"])
-def test_corrupt_file_is_named_removed_and_fetched_again(cache, capsys, monkeypatch, damage):
+def test_corrupt_file_is_named_removed_and_fetched_again(
+    cache, capsys, monkeypatch, damage
+):
     write_all(cache)
     victim = cache / "t10k-images-idx3-ubyte.gz"
     whole = victim.read_bytes()
-    short = gzip.compress(struct.pack(">iiii", 2051, 9_000, 28, 28) + bytes(9_000 * 28 * 28))
-    victim.write_bytes({"truncated": whole[: len(whole) // 2], "garbage": b"<html>", "short": short}[damage])
+    short = gzip.compress(
+        struct.pack(">iiii", 2051, 9_000, 28, 28) + bytes(9_000 * 28 * 28)
+    )
+    victim.write_bytes(
+        {"truncated": whole[: len(whole) // 2], "garbage": b"<html>", "short": short}[
+            damage
+        ]
+    )
     fetched = []
 
     def network(origin, target, *_):
@@ -78,10 +99,14 @@ def test_corrupt_file_is_named_removed_and_fetched_again(cache, capsys, monkeypa
     assert f"{victim} is truncated or corrupt" in capsys.readouterr().out
 
 
-def test_intact_files_in_a_folder_that_is_read_only_are_used(cache, monkeypatch, capsys):
-    """A cluster's shared home: not ours to write, no network, and all there is needed."""
+def test_intact_files_in_a_folder_that_is_read_only_are_used(
+    cache, monkeypatch, capsys
+):
+    """A cluster's shared home: not ours to write, no network, and all is there."""
     write_all(cache)
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    monkeypatch.setattr(
+        "os.access", lambda path, mode: False
+    )  # root may write anywhere
     assert datasets.fashion_mnist().complete
     assert capsys.readouterr().out == ""
 
@@ -116,7 +141,9 @@ def test_corrupt_file_without_network_is_a_clear_error(cache):
     write_all(cache)
     victim = cache / "train-labels-idx1-ubyte.gz"
     victim.write_bytes(b"")
-    with pytest.raises(CourseError, match=f"{victim.name} is truncated or corrupt.*COURSE_DATA=digits"):
+    with pytest.raises(
+        CourseError, match=f"{victim.name} is truncated or corrupt.*COURSE_DATA=digits"
+    ):
         datasets.fashion_mnist()
     assert not victim.exists()
 
@@ -141,24 +168,38 @@ def test_choice_of_data(cache, monkeypatch):
         datasets.fashion_mnist()
 
 
-def test_digits_have_the_shapes_of_fashion_mnist_and_are_split_before_they_are_multiplied():
+def test_digits_have_the_shapes_of_fashion_mnist_and_are_split_first():
     data = datasets.digits(copies=3)
-    assert data.x_train.shape == (1437 * 3, 28, 28) and data.x_test.shape == (360, 28, 28)
+    assert data.x_train.shape == (1437 * 3, 28, 28) and data.x_test.shape == (
+        360,
+        28,
+        28,
+    )
     assert data.x_train.dtype == data.x_test.dtype == data.y_train.dtype == np.uint8
-    assert set(data.y_train) == set(data.y_test) == set(range(10)) and len(data.class_names) == 10
+    assert (
+        set(data.y_train) == set(data.y_test) == set(range(10))
+        and len(data.class_names) == 10
+    )
     train = {image.tobytes() for image in data.x_train}
-    assert len(train) > 0.99 * len(data.x_train), "variants should differ from one another"
+    assert len(train) > 0.99 * len(data.x_train), (
+        "variants should differ from one another"
+    )
     leaked = sum(image.tobytes() in train for image in data.x_test)
     assert leaked == 0, "no test image may be among the training images"
     assert np.array_equal(data.x_train, datasets.digits(copies=3).x_train)
 
 
 def test_digits_can_be_told_apart_by_their_labels():
-    """Labels belong to their images: a simple classifier learns them. It would not if the order were lost."""
+    """Labels belong to their images: a simple classifier learns them. It would not if
+    the order were lost.
+    """
     from sklearn.linear_model import LogisticRegression
 
     data = datasets.digits(copies=2)
-    small = [images[:, 2:26:2, 2:26:2].reshape(len(images), -1) / 255 for images in (data.x_train, data.x_test)]
+    small = [
+        images[:, 2:26:2, 2:26:2].reshape(len(images), -1) / 255
+        for images in (data.x_train, data.x_test)
+    ]
     classifier = LogisticRegression(max_iter=200).fit(small[0], data.y_train)
     assert classifier.score(small[1], data.y_test) > 0.85
 
@@ -168,7 +209,11 @@ def test_warp_moves_as_it_says():
     image[3:5, 3:5] = 255
     centre = np.array(np.nonzero(datasets._warp(image) > 100)).mean(axis=1)
     assert np.allclose(centre, 13.5)
-    moved = np.array(np.nonzero(datasets._warp(image, shift=(2, -3)) > 100)).mean(axis=1)
+    moved = np.array(np.nonzero(datasets._warp(image, shift=(2, -3)) > 100)).mean(
+        axis=1
+    )
     assert np.allclose(moved - centre, (2, -3))
-    size = [(datasets._warp(image, scale=scale) > 100).sum() for scale in (0.8, 1.0, 1.25)]
+    size = [
+        (datasets._warp(image, scale=scale) > 100).sum() for scale in (0.8, 1.0, 1.25)
+    ]
     assert size[0] < size[1] < size[2]

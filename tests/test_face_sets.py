@@ -10,7 +10,9 @@ from utils.course import CourseError
 
 @pytest.fixture
 def kaggle(tmp_path):
-    """Six pictures whose colour tells their number, in the layout of Kaggle's CelebA; csv rows in another order."""
+    """Six pictures whose colour tells their number, in the layout of Kaggle's CelebA;
+    csv rows in another order.
+    """
     folder = tmp_path / "img_align_celeba" / "img_align_celeba"
     folder.mkdir(parents=True)
     for number in range(1, 7):
@@ -19,10 +21,15 @@ def kaggle(tmp_path):
         Image.fromarray(pixels).save(folder / f"{number:06d}.jpg", quality=95)
     order = [4, 1, 6, 3, 2, 5]
     head = "image_id," + ",".join(faces.ATTRIBUTES)
-    rows = [f"{number:06d}.jpg," + ",".join(["1" if number > 3 else "-1"] * 40) for number in order]
+    rows = [
+        f"{number:06d}.jpg," + ",".join(["1" if number > 3 else "-1"] * 40)
+        for number in order
+    ]
     (tmp_path / "list_attr_celeba.csv").write_text("\n".join([head, *rows]) + "\n")
     rows = [f"{number:06d}.jpg,{0 if number < 5 else number - 4}" for number in order]
-    (tmp_path / "list_eval_partition.csv").write_text("\n".join(["image_id,partition", *rows]) + "\n")
+    (tmp_path / "list_eval_partition.csv").write_text(
+        "\n".join(["image_id,partition", *rows]) + "\n"
+    )
     return tmp_path
 
 
@@ -31,7 +38,9 @@ def test_a_folder_of_the_readers_own_is_read(kaggle, monkeypatch):
     data = datasets.faces()
     assert data.slug == "celeba" and len(data.attributes) == 6
     assert data.files("train") == [f"{number:06d}.jpg" for number in (1, 2, 3, 4)]
-    assert data.files("validation") == ["000005.jpg"] and data.files("test") == ["000006.jpg"]
+    assert data.files("validation") == ["000005.jpg"] and data.files("test") == [
+        "000006.jpg"
+    ]
     assert list(data.attributes.columns) == list(faces.ATTRIBUTES)
 
 
@@ -46,14 +55,18 @@ def test_labels_are_joined_by_name_and_not_by_position(kaggle):
 def test_pictures_are_cut_to_the_middle_before_they_are_resized(kaggle):
     data = datasets.read_faces(kaggle, "CelebA", "celeba")
     seen = []
-    pixels = data.pixels(["000006.jpg"], progress=lambda done, total: seen.append((done, total)))
+    pixels = data.pixels(
+        ["000006.jpg"], progress=lambda done, total: seen.append((done, total))
+    )
     assert pixels.shape == (1, 64, 64, 3) and pixels.dtype == np.uint8
     assert pixels.min() > 200, "the black bands above and below the middle are cut off"
     assert seen[-1] == (1, 1)
 
 
 def test_a_few_faces_are_taken_from_all_parts(kaggle):
-    """CelebA's parts follow one another, so the first few files would all be for training."""
+    """CelebA's parts follow one another, so the first few files would all be for
+    training.
+    """
     data = datasets.read_faces(kaggle, "CelebA", "celeba", count=3)
     assert len(data.attributes) == 3
     assert data.files("train") and data.files("test")
@@ -87,7 +100,9 @@ def test_own_pictures_may_have_any_size_ending_and_header(kaggle):
         text = text.replace("000005.jpg", "000005.png").replace("-1", "0")
         (kaggle / name).write_text(text.replace("000004.jpg", " 000004.jpg "))
     data = datasets.read_faces(kaggle, "CelebA", "celeba")
-    names = [f"{n:06d}.{e}" for n, e in enumerate(["jpg"] * 3 + ["JPG", "png", "jpg"], 1)]
+    names = [
+        f"{n:06d}.{e}" for n, e in enumerate(["jpg"] * 3 + ["JPG", "png", "jpg"], 1)
+    ]
     assert list(data.attributes.index) == names
     assert list(data.attributes["Smiling"]) == [False] * 3 + [True] * 3
     assert data.files("test") == ["000006.jpg"]
@@ -95,14 +110,18 @@ def test_own_pictures_may_have_any_size_ending_and_header(kaggle):
     assert np.allclose(brightness, [40 * n for n in range(1, 7)], atol=3)
 
 
+LABELS, PARTS = "list_attr_celeba.csv", "list_eval_partition.csv"
+TWICE = "\n000001.jpg" + ",1" * 40
+
+
 @pytest.mark.parametrize(
     "name, old, new, line",
     [
-        ("list_attr_celeba.csv", "000002.jpg,-1", "000002.jpg,no", "not a table of file .*write 1 and -1"),
-        ("list_attr_celeba.csv", "000002.jpg", "000001.jpg", "no row for 1 of 6 pictures .*000002.jpg"),
-        ("list_attr_celeba.csv", "\n000004", "\n000001.jpg" + ",1" * 40 + "\n000004", "two rows for 000001.jpg"),
-        ("list_eval_partition.csv", "000002.jpg,0", "000002.jpg,7", "says 7 of a picture: write 0 for training"),
-        ("list_eval_partition.csv", "000002.jpg,0", "000002.jpg,", "says nan of a picture"),
+        (LABELS, "000002.jpg,-1", "000002.jpg,no", "not a table .*write 1 and -1"),
+        (LABELS, "000002.jpg", "000001.jpg", "no row for 1 of 6 pictures .*000002.jpg"),
+        (LABELS, "\n000004", TWICE + "\n000004", "two rows for 000001.jpg"),
+        (PARTS, "000002.jpg,0", "000002.jpg,7", "says 7 of a picture: write 0"),
+        (PARTS, "000002.jpg,0", "000002.jpg,", "says nan of a picture"),
     ],
 )  # fmt: skip
 def test_a_table_with_mistakes_is_one_clear_line(kaggle, name, old, new, line):
@@ -126,7 +145,9 @@ def test_what_is_missing_or_broken_is_one_clear_line(kaggle):
     assert "no row for 1 of 7 pictures" in complaint() and "000007.jpg" in complaint()
     extra.rename(extra.with_name("000006.jpg"))
     data = datasets.read_faces(kaggle, "CelebA", "celeba")
-    with pytest.raises(CourseError, match="000006.jpg is not a picture that can be read"):
+    with pytest.raises(
+        CourseError, match="000006.jpg is not a picture that can be read"
+    ):
         data.pixels(["000001.jpg", "000006.jpg"])
     (kaggle / "list_eval_partition.csv").unlink()
     assert "list_eval_partition.csv is missing" in complaint()
@@ -148,7 +169,9 @@ def test_drawn_faces_are_read_by_the_same_loader(tmp_path, monkeypatch):
     assert data.pixels([name]).std() > 10
 
 
-def test_celeba_is_fetched_only_when_asked_for_and_its_terms_are_told(kaggle, monkeypatch, capsys):
+def test_celeba_is_fetched_only_when_asked_for_and_its_terms_are_told(
+    kaggle, monkeypatch, capsys
+):
     kagglehub = pytest.importorskip("kagglehub")
     monkeypatch.delenv("CELEBA_DIR", raising=False)
     monkeypatch.setenv("COURSE_FACES", "celeba")

@@ -1,4 +1,6 @@
-"""Tests of the drawn faces: what is drawn, what the labels say, and how a set is written."""
+"""Tests of the drawn faces: what is drawn, what the labels say, and how a set is
+written.
+"""
 
 import csv
 import dataclasses
@@ -32,22 +34,34 @@ HEADER = (
 
 def contents(folder):
     """Return a dict from relative path to bytes of every file below a folder."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 def plain(number, **changes):
-    """Return a random face that looks straight ahead, with nothing that hides other things, then changed."""
+    """Return a random face that looks straight ahead, with nothing that hides other
+    things, then changed.
+    """
     face = dataclasses.replace(
-        faces.nth_face(11, number), male=True, hat=False, glasses=False, sunglasses=False, bald=False,
-        receding=False, bangs=False, beard="none", mustache=False, makeup=False, yaw=0.0, tilt=0.0, scale=1.0,
-        shift=(0.0, 0.0),
+        faces.nth_face(11, number), male=True, hat=False, glasses=False,
+        sunglasses=False, bald=False, receding=False, bangs=False, beard="none",
+        mustache=False, makeup=False, yaw=0.0, tilt=0.0, scale=1.0, shift=(0.0, 0.0),
     )  # fmt: skip
     return dataclasses.replace(face, **changes)
 
 
 def small(face):
-    """Return the face as a network gets it: cropped to 178 x 178, then 64 x 64, shape (64, 64, 3)."""
-    image = faces.draw(face).crop((0, 20, 178, 198)).resize((64, 64), Image.Resampling.BILINEAR)
+    """Return the face as a network gets it: cropped to 178 x 178, then 64 x 64, shape
+    (64, 64, 3).
+    """
+    image = (
+        faces.draw(face)
+        .crop((0, 20, 178, 198))
+        .resize((64, 64), Image.Resampling.BILINEAR)
+    )
     return np.asarray(image, float)
 
 
@@ -78,21 +92,40 @@ def test_the_same_numbers_make_the_same_face():
 
 
 def test_no_two_faces_are_alike():
-    pictures = np.stack([small(faces.nth_face(0, k))[::2, ::2].ravel() for k in range(200)]).astype(np.float32)
+    pictures = np.stack(
+        [small(faces.nth_face(0, k))[::2, ::2].ravel() for k in range(200)]
+    ).astype(np.float32)
     squares = (pictures**2).sum(axis=1)
-    distances = squares[:, None] + squares[None, :] - 2 * pictures @ pictures.T + np.eye(200) * 1e9
+    distances = (
+        squares[:, None]
+        + squares[None, :]
+        - 2 * pictures @ pictures.T
+        + np.eye(200) * 1e9
+    )
     assert np.sqrt(distances.min() / pictures.shape[1]) > 8  # in grey levels, of 255
 
 
 def test_the_eyes_are_where_celeba_has_them():
     def darkest(face, x, y):
-        window = np.asarray(faces.draw(face).convert("L"), float)[y - 9 : y + 10, x - 9 : x + 10]
+        window = np.asarray(faces.draw(face).convert("L"), float)[
+            y - 9 : y + 10, x - 9 : x + 10
+        ]
         rows, columns = np.nonzero(window < window.min() + 12)
         return columns.mean() + x - 9, rows.mean() + y - 9
 
     for x in (69, 107):
         found = [
-            darkest(plain(k, gaze=(0, 0), narrow_eyes=False, pale_skin=True, eye_colour=(120, 130, 140)), x, 111)
+            darkest(
+                plain(
+                    k,
+                    gaze=(0, 0),
+                    narrow_eyes=False,
+                    pale_skin=True,
+                    eye_colour=(120, 130, 140),
+                ),
+                x,
+                111,
+            )
             for k in range(6)
         ]
         assert np.abs(np.mean(found, axis=0) - (x, 111)).max() < 5
@@ -109,11 +142,23 @@ def test_labels_say_what_is_drawn():
         face = faces.nth_face(5, k)
         seen = faces.attributes(face)
         assert all(type(value) is bool for value in seen.values())
-        assert not any(seen[name] for name in faces.ATTRIBUTES if name not in faces.DRAWN)
-        assert (seen["Male"], seen["Young"], seen["Smiling"]) == (face.male, face.young, face.smiling)
+        assert not any(
+            seen[name] for name in faces.ATTRIBUTES if name not in faces.DRAWN
+        )
+        assert (seen["Male"], seen["Young"], seen["Smiling"]) == (
+            face.male,
+            face.young,
+            face.smiling,
+        )
         assert (seen["Eyeglasses"], seen["Wearing_Hat"]) == (face.glasses, face.hat)
-        assert (seen["No_Beard"], seen["Goatee"]) == (face.beard == "none", face.beard == "goatee")
-        assert (seen["5_o_Clock_Shadow"], seen["Mustache"]) == (face.beard == "stubble", face.mustache)
+        assert (seen["No_Beard"], seen["Goatee"]) == (
+            face.beard == "none",
+            face.beard == "goatee",
+        )
+        assert (seen["5_o_Clock_Shadow"], seen["Mustache"]) == (
+            face.beard == "stubble",
+            face.mustache,
+        )
         colours = [seen[f"{name}_Hair"] for name in ("Black", "Blond", "Brown", "Gray")]
         visible = not face.bald and (not face.hat or face.hair_length >= 0.3)
         assert sum(colours) == visible
@@ -123,8 +168,14 @@ def test_labels_say_what_is_drawn():
 
 
 def test_what_is_hidden_has_no_label():
-    bald, hat = plain(1, bald=True), plain(1, hat=True, hair_length=0.1, bangs=True, hair_colour="blond")
-    assert faces.attributes(bald)["Bald"] and not faces.attributes(dataclasses.replace(bald, hat=True))["Bald"]
+    bald, hat = (
+        plain(1, bald=True),
+        plain(1, hat=True, hair_length=0.1, bangs=True, hair_colour="blond"),
+    )
+    assert (
+        faces.attributes(bald)["Bald"]
+        and not faces.attributes(dataclasses.replace(bald, hat=True))["Bald"]
+    )
     hidden = faces.attributes(hat)
     assert not hidden["Bangs"] and not hidden["Blond_Hair"]
     assert faces.attributes(dataclasses.replace(hat, hair_length=0.8))["Blond_Hair"]
@@ -137,16 +188,28 @@ def test_what_is_hidden_has_no_label():
 def test_a_hat_hides_short_hair(hidden):
     off, on = ("black", "blond") if hidden == "hair_colour" else (False, True)
     below = plain(2, hat=True, hat_style=0, hair_length=0.1)
-    one, other = (small(dataclasses.replace(below, **{hidden: value})) for value in (off, on))
+    one, other = (
+        small(dataclasses.replace(below, **{hidden: value})) for value in (off, on)
+    )
     change = np.abs(one - other)
     change[24:34] = 0  # the brows have the colour of the hair
     assert change.mean() < 0.1
 
 
-# What is set, to what, the label that follows, and where it shows: left, top, right and bottom of the place, in
-# pixels from the point between the eyes.
-FOREHEAD, EYES, MOUTH, HAIR = (-32, -52, 32, -24), (-34, -12, 34, 16), (-24, 30, 24, 56), (-52, -70, 52, -20)
-BROWS, LOW, NOSE, CHEEKS = (-36, -32, 36, -10), (-36, 30, 36, 72), (-18, 8, 18, 32), (-40, 8, 40, 34)
+# What is set, to what, the label that follows, and where it shows: left, top, right and
+# bottom of the place, in pixels from the point between the eyes.
+FOREHEAD, EYES, MOUTH, HAIR = (
+    (-32, -52, 32, -24),
+    (-34, -12, 34, 16),
+    (-24, 30, 24, 56),
+    (-52, -70, 52, -20),
+)
+BROWS, LOW, NOSE, CHEEKS = (
+    (-36, -32, 36, -10),
+    (-36, 30, 36, 72),
+    (-18, 8, 18, 32),
+    (-40, 8, 40, 34),
+)
 SHOWN = [
     ("Eyeglasses", dict(glasses=False), dict(glasses=True), EYES, 12),
     ("Wearing_Hat", dict(hat=False), dict(hat=True), (-50, -84, 50, -28), 20),
@@ -165,7 +228,13 @@ SHOWN = [
     ("Goatee", dict(beard="none"), dict(beard="goatee"), (-14, 52, 14, 70), 10),
     ("No_Beard", dict(beard="full"), dict(beard="none"), LOW, 10),
     ("Mustache", dict(mustache=False), dict(mustache=True), (-20, 30, 20, 40), 10),
-    ("Wearing_Lipstick", dict(lipstick=False), dict(lipstick=True), (-16, 38, 16, 50), 7),
+    (
+        "Wearing_Lipstick",
+        dict(lipstick=False),
+        dict(lipstick=True),
+        (-16, 38, 16, 50),
+        7,
+    ),
     ("Heavy_Makeup", dict(makeup=False), dict(makeup=True), EYES, 3),
     ("Bushy_Eyebrows", dict(bushy_brows=False), dict(bushy_brows=True), BROWS, 4),
     ("Arched_Eyebrows", dict(arched_brows=False), dict(arched_brows=True), BROWS, 4),
@@ -175,12 +244,22 @@ SHOWN = [
     ("Narrow_Eyes", dict(narrow_eyes=False), dict(narrow_eyes=True), EYES, 5),
     ("Oval_Face", dict(oval_face=False), dict(oval_face=True), (-56, -20, 56, 76), 8),
     ("Pale_Skin", dict(pale_skin=False), dict(pale_skin=True), CHEEKS, 20),
-    ("Wearing_Earrings", dict(earrings=False), dict(earrings=True), (-56, 16, 56, 40), 3),
+    (
+        "Wearing_Earrings",
+        dict(earrings=False),
+        dict(earrings=True),
+        (-56, 16, 56, 40),
+        3,
+    ),
 ]
 
 
-@pytest.mark.parametrize("name, before, after, place, least", SHOWN, ids=[row[0] for row in SHOWN])
-def test_an_attribute_changes_its_label_and_its_place(name, before, after, place, least):
+@pytest.mark.parametrize(
+    "name, before, after, place, least", SHOWN, ids=[row[0] for row in SHOWN]
+)
+def test_an_attribute_changes_its_label_and_its_place(
+    name, before, after, place, least
+):
     left, right = (int((88 + x) * 64 / 178) for x in place[::2])
     top, bottom = (int((111 - 20 + y) * 64 / 178) for y in place[1::2])
     changes = []
@@ -188,17 +267,24 @@ def test_an_attribute_changes_its_label_and_its_place(name, before, after, place
         without, having = plain(k, **before), plain(k, **after)
         labels = faces.attributes(without)[name], faces.attributes(having)[name]
         assert labels == ((True, False) if name == "Young" else (False, True))
-        changes.append(np.abs(small(having) - small(without))[top:bottom, left:right].mean())
+        changes.append(
+            np.abs(small(having) - small(without))[top:bottom, left:right].mean()
+        )
     assert np.mean(changes) > least, changes
     assert np.min(changes) > least / 8, changes
 
 
 def test_a_smile_lifts_the_corners_of_the_mouth():
     def lift(face):
-        """Return how far (pixels) the dark line between the lips is higher 12 pixels from the middle."""
+        """Return how far (pixels) the dark line between the lips is higher 12 pixels
+        from the middle.
+        """
         grey = np.asarray(faces.draw(face).convert("L"), float)[144:166]
         middle = 88 + round(4 * np.sin(np.radians(face.yaw)))
-        rows = [grey[:, x - 1 : x + 2].mean(axis=1).argmin() for x in (middle, middle - 12, middle + 12)]
+        rows = [
+            grey[:, x - 1 : x + 2].mean(axis=1).argmin()
+            for x in (middle, middle - 12, middle + 12)
+        ]
         return rows[0] - (rows[1] + rows[2]) / 2
 
     for k in range(8):
@@ -208,19 +294,37 @@ def test_a_smile_lifts_the_corners_of_the_mouth():
 
 
 def test_every_drawn_attribute_is_tested():
-    assert {row[0] for row in SHOWN} | {"Brown_Hair", "Straight_Hair"} == set(faces.DRAWN)
+    assert {row[0] for row in SHOWN} | {"Brown_Hair", "Straight_Hair"} == set(
+        faces.DRAWN
+    )
 
 
 def test_every_attribute_is_frequent_enough():
     seen = [faces.attributes(faces.nth_face(1, k)) for k in range(2000)]
     share = {name: np.mean([labels[name] for labels in seen]) for name in faces.DRAWN}
     assert min(share.values()) > 0.065, share
-    for name in ("Eyeglasses", "Blond_Hair", "Smiling", "Wearing_Hat", "Mustache", "Bangs", "Gray_Hair", "Goatee"):
+    for name in (
+        "Eyeglasses",
+        "Blond_Hair",
+        "Smiling",
+        "Wearing_Hat",
+        "Mustache",
+        "Bangs",
+        "Gray_Hair",
+        "Goatee",
+    ):
         assert 0.08 < share[name] < 0.6, (name, share[name])
-    assert 0.4 < share["Male"] < 0.52 and 0.6 < share["Young"] < 0.75 and 0.65 < share["No_Beard"] < 0.85
+    assert (
+        0.4 < share["Male"] < 0.52
+        and 0.6 < share["Young"] < 0.75
+        and 0.65 < share["No_Beard"] < 0.85
+    )
     # Glasses, hats and smiles tell nothing about the gender.
     for name in ("Eyeglasses", "Wearing_Hat", "Smiling"):
-        of_men, of_women = (np.mean([s[name] for s in seen if s["Male"] is male]) for male in (True, False))
+        of_men, of_women = (
+            np.mean([s[name] for s in seen if s["Male"] is male])
+            for male in (True, False)
+        )
         assert abs(of_men - of_women) < 0.08
 
 
@@ -234,7 +338,11 @@ def test_layout(whole):
         with Image.open(whole / IMAGES / name) as image:
             assert (image.format, image.size, image.mode) == ("JPEG", (178, 218), "RGB")
     manifest = json.loads((whole / files.MANIFEST).read_text())
-    assert (manifest["seed"], manifest["count"], manifest["version"]) == (SEED, COUNT, faces.VERSION)
+    assert (manifest["seed"], manifest["count"], manifest["version"]) == (
+        SEED,
+        COUNT,
+        faces.VERSION,
+    )
 
 
 def test_attribute_table(whole):
@@ -250,15 +358,24 @@ def test_attribute_table(whole):
 def test_partition_table(whole):
     lines = (whole / "list_eval_partition.csv").read_text().splitlines()
     assert lines[0] == "image_id,partition"
-    assert [line.split(",")[0] for line in lines[1:]] == [f"{k:06}.jpg" for k in range(1, COUNT + 1)]
-    assert [int(line.split(",")[1]) for line in lines[1:]] == [0] * 16 + [1] * 2 + [2] * 2
+    assert [line.split(",")[0] for line in lines[1:]] == [
+        f"{k:06}.jpg" for k in range(1, COUNT + 1)
+    ]
+    assert [int(line.split(",")[1]) for line in lines[1:]] == [0] * 16 + [1] * 2 + [
+        2
+    ] * 2
 
 
 def test_a_picture_belongs_to_its_labels(whole):
     for k in (1, COUNT):
         with Image.open(whole / IMAGES / f"{k:06}.jpg") as image:
             stored = np.asarray(image, float)
-        assert np.abs(stored - np.asarray(faces.draw(faces.nth_face(SEED, k)), float)).mean() < 4
+        assert (
+            np.abs(
+                stored - np.asarray(faces.draw(faces.nth_face(SEED, k)), float)
+            ).mean()
+            < 4
+        )
 
 
 def test_a_set_depends_on_the_seed_alone(whole, tmp_path, monkeypatch):
@@ -369,7 +486,9 @@ def draw_in_a_script(folder, code, **settings):
 
 
 def test_two_calls_at_once_draw_one_set(tmp_path):
-    guarded = DRAW.replace("faces.draw_set", 'if __name__ == "__main__": faces.draw_set')
+    guarded = DRAW.replace(
+        "faces.draw_set", 'if __name__ == "__main__": faces.draw_set'
+    )
     both = [draw_in_a_script(tmp_path, guarded) for _ in range(2)]
     errors = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
@@ -386,8 +505,11 @@ def test_a_script_without_a_guard_gets_one_line(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
 def test_a_disk_that_fills_up_while_faces_are_drawn_is_one_line(tmp_path):
-    limited = DRAW.replace("faces.draw_set", 'if __name__ == "__main__": faces.draw_set')
-    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)){limited}"
+    limited = DRAW.replace(
+        "faces.draw_set", 'if __name__ == "__main__": faces.draw_set'
+    )
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
+    limited = f"import resource; {limit}{limited}"
     process = draw_in_a_script(tmp_path, limited)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 1

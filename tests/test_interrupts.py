@@ -1,6 +1,7 @@
-"""Ctrl-C at twenty times of a whole `make run CHAPTER=04`: minutes, so not in `make test`.
+"""Ctrl-C at twenty times of a whole `make run CHAPTER=04`: minutes, so not in `make
+test`.
 
-    python -m pytest -m interrupts
+python -m pytest -m interrupts
 """
 
 import json

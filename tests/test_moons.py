@@ -11,13 +11,21 @@ truth = moons.TwoMoons()
 
 
 def log_density_by_quad(x, noise):
-    """The same density by adaptive quadrature over the angle, one point at a time, from make_moons' own formulas."""
+    """The same density by adaptive quadrature over the angle, one point at a time, from
+    make_moons' own formulas.
+    """
     truth = moons.TwoMoons(noise)
     x1, x2 = truth.mean + truth.std * np.asarray(x)
 
     def gaussian(a, moon):
-        y1, y2 = (np.cos(a), np.sin(a)) if moon == 0 else (1 - np.cos(a), 1 - np.sin(a) - 0.5)
-        return np.exp(-((x1 - y1) ** 2 + (x2 - y2) ** 2) / (2 * noise**2)) / (2 * np.pi * noise**2)
+        y1, y2 = (
+            (np.cos(a), np.sin(a))
+            if moon == 0
+            else (1 - np.cos(a), 1 - np.sin(a) - 0.5)
+        )
+        return np.exp(-((x1 - y1) ** 2 + (x2 - y2) ** 2) / (2 * noise**2)) / (
+            2 * np.pi * noise**2
+        )
 
     pieces = np.linspace(0, np.pi, 41)
     total = sum(
@@ -31,7 +39,9 @@ def log_density_by_quad(x, noise):
 @pytest.mark.parametrize("noise", [0.05, 0.1])
 def test_density_is_that_of_an_independent_quadrature(noise):
     truth = moons.TwoMoons(noise)
-    points = np.concatenate([truth.sample(15, seed=3)[0], [[0, 0], [0.4, -0.3], [1.9, 1.2]]])
+    points = np.concatenate(
+        [truth.sample(15, seed=3)[0], [[0, 0], [0.4, -0.3], [1.9, 1.2]]]
+    )
     expected = [log_density_by_quad(x, noise) for x in points]
     assert np.allclose(truth.log_prob(points), expected, atol=1e-6)
 
@@ -47,7 +57,9 @@ def test_density_integrates_to_one():
 
 def test_one_moon_given_integrates_to_one_and_both_average_to_the_density():
     for moon in (0, 1):
-        checks.integral(lambda x, moon=moon: truth.log_prob(x, moon=moon), tolerance=1e-6)
+        checks.integral(
+            lambda x, moon=moon: truth.log_prob(x, moon=moon), tolerance=1e-6
+        )
     x, moon = truth.sample(500, seed=4)
     given = np.exp([truth.log_prob(x, moon=0), truth.log_prob(x, moon=1)])
     assert np.allclose(given.mean(axis=0), np.exp(truth.log_prob(x)))
@@ -58,14 +70,21 @@ def test_density_is_that_of_the_points_of_make_moons():
     """Counts of a million points in coarse cells against the density's mass there."""
     raw, _ = make_moons(1_000_000, noise=0.1, random_state=1)
     wide = moons.TwoMoons(0.1)
-    counts, *edges = np.histogram2d(*wide.standardise(raw).T, bins=12, range=[[-2.4, 2.4]] * 2)
+    counts, *edges = np.histogram2d(
+        *wide.standardise(raw).T, bins=12, range=[[-2.4, 2.4]] * 2
+    )
     x, area = checks.square(2.4, 240)
-    mass = (np.exp(wide.log_prob(x)) * area).reshape(12, 20, 12, 20).sum(axis=(1, 3)).T * 1e6
-    # Angles from a grid vary less than uniform ones, so these errors are at most those of independent counts.
+    mass = (np.exp(wide.log_prob(x)) * area).reshape(12, 20, 12, 20).sum(
+        axis=(1, 3)
+    ).T * 1e6
+    # Angles from a grid vary less than uniform ones, so these errors are at most those
+    # of independent counts.
     assert (np.abs(counts - mass) < 5 * np.sqrt(mass) + 5).all()
 
 
-@pytest.mark.parametrize(("noise", "entropy"), [(0.05, 1.13122), (0.06, 1.31608), (0.10, 1.82964)])
+@pytest.mark.parametrize(
+    ("noise", "entropy"), [(0.05, 1.13122), (0.06, 1.31608), (0.10, 1.82964)]
+)
 def test_entropy_to_five_digits(noise, entropy):
     assert moons.TwoMoons(noise).entropy() == pytest.approx(entropy, abs=6e-6)
 
@@ -79,12 +98,16 @@ def test_entropy_is_the_mean_code_length_of_samples():
 def test_samples_are_standardised():
     x, moon = truth.sample(200_000, seed=6)
     assert x.dtype == np.float32
-    assert np.allclose(x.mean(axis=0), 0, atol=0.01) and np.allclose(x.std(axis=0), 1, atol=0.01)
+    assert np.allclose(x.mean(axis=0), 0, atol=0.01) and np.allclose(
+        x.std(axis=0), 1, atol=0.01
+    )
     assert moon.mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_kl_of_a_gaussian_and_of_the_truth():
-    """KL(truth || N(0, I)) = ln 2π + 1 − entropy for a density of zero mean and unit variances."""
+    """KL(truth || N(0, I)) = ln 2π + 1 − entropy for a density of zero mean and unit
+    variances.
+    """
     x, _ = truth.sample(50_000, seed=7)
     kl, error = truth.kl(x, -0.5 * (x**2).sum(axis=1) - np.log(2 * np.pi))
     assert kl == pytest.approx(np.log(2 * np.pi) + 1 - truth.entropy(), abs=5 * error)
@@ -108,6 +131,12 @@ def test_bad_arguments_are_named():
 
 def test_every_chapter_gets_the_same_points():
     first, second = moons.load(), moons.load(train=1_000)
-    assert len(first.x_train) == 30_000 and len(first.x_validation) == 5_000 and len(first.x_test) == 10_000
-    assert np.array_equal(first.x_test, second.x_test) and np.array_equal(first.x_validation, second.x_validation)
+    assert (
+        len(first.x_train) == 30_000
+        and len(first.x_validation) == 5_000
+        and len(first.x_test) == 10_000
+    )
+    assert np.array_equal(first.x_test, second.x_test) and np.array_equal(
+        first.x_validation, second.x_validation
+    )
     assert not {*map(tuple, first.x_test)} & {*map(tuple, first.x_validation)}

@@ -7,16 +7,30 @@ import pytest
 from tools import address, chapters, lint
 
 PATHS = chapters.find([])
-PARTS = ("**You will learn**", "**In the book**", "**Needs**", "## Summary", "## Exercises", "## References")
+PARTS = (
+    "**You will learn**",
+    "**In the book**",
+    "**Needs**",
+    "## Summary",
+    "## Exercises",
+    "## References",
+)
 
 
 def prose(path):
-    return "\n".join(cell.source for cell in chapters.read(path).cells if cell.cell_type == "markdown")
+    return "\n".join(
+        cell.source
+        for cell in chapters.read(path).cells
+        if cell.cell_type == "markdown"
+    )
 
 
 TEXTS = {path.name: (path, prose(path)) for path in PATHS} | {
     path.name: (path, path.read_text("utf-8"))
-    for path in (chapters.ROOT / "README.md", *sorted((chapters.ROOT / "docs").glob("*.md")))
+    for path in (
+        chapters.ROOT / "README.md",
+        *sorted((chapters.ROOT / "docs").glob("*.md")),
+    )
 }
 
 
@@ -25,7 +39,9 @@ def code_cells(notebook):
 
 
 def test_the_chapters_are_found():
-    assert [path.stem[:2] for path in PATHS] == [f"{number:02d}" for number in range(1, len(PATHS) + 1)]
+    assert [path.stem[:2] for path in PATHS] == [
+        f"{number:02d}" for number in range(1, len(PATHS) + 1)
+    ]
 
 
 def test_the_set_up_cell_is_the_same_everywhere_and_holds_the_address():
@@ -36,17 +52,25 @@ def test_the_set_up_cell_is_the_same_everywhere_and_holds_the_address():
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_chapter_has_its_parts_in_order(path):
     places = [TEXTS[path.name][1].find(part) for part in PARTS]
-    assert -1 not in places, f"missing: {[part for part, place in zip(PARTS, places, strict=True) if place < 0]}"
+    assert -1 not in places, (
+        f"missing: {[part for part in PARTS if part not in TEXTS[path.name][1]]}"
+    )
     assert places == sorted(places)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_solutions_are_folded_and_every_exercise_has_one(path):
     notebook = chapters.read(path)
-    exercises = sum(len(re.findall(r"^\*\*\d+\.\*\*", cell.source, re.M)) for cell in notebook.cells)
-    solutions = [cell for cell in code_cells(notebook) if cell.source.startswith("# Solution")]
+    exercises = sum(
+        len(re.findall(r"^\*\*\d+\.\*\*", cell.source, re.M)) for cell in notebook.cells
+    )
+    solutions = [
+        cell for cell in code_cells(notebook) if cell.source.startswith("# Solution")
+    ]
     assert exercises == len(solutions) > 0
-    assert all(cell.metadata.get("jupyter", {}).get("source_hidden") for cell in solutions)
+    assert all(
+        cell.metadata.get("jupyter", {}).get("source_hidden") for cell in solutions
+    )
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -60,7 +84,11 @@ def test_links_between_chapters_and_files_resolve(name):
 @pytest.mark.parametrize("name", TEXTS)
 def test_chapters_and_sections_that_are_named_exist(name):
     headings = {
-        match for path in PATHS for match in re.findall(r"^##+ (\d+\.\d+)(?= )", TEXTS[path.name][1], re.MULTILINE)
+        match
+        for path in PATHS
+        for match in re.findall(
+            r"^##+ (\d+\.\d+)(?= )", TEXTS[path.name][1], re.MULTILINE
+        )
     }
     text = TEXTS[name][1]
     for section in re.findall(r"\b[Ss]ections? (\d+\.\d+)", text):
@@ -72,13 +100,21 @@ def test_chapters_and_sections_that_are_named_exist(name):
 def test_the_readme_has_a_row_with_a_badge_for_each_chapter():
     readme = TEXTS["README.md"][1]
     for path in PATHS:
-        rows = [line for line in readme.splitlines() if line.startswith("| [") and f"(notebooks/{path.name})" in line]
-        assert len(rows) == 1 and address.colab(path.name) in rows[0], f"{path.name}: no row, or no badge"
+        rows = [
+            line
+            for line in readme.splitlines()
+            if line.startswith("| [") and f"(notebooks/{path.name})" in line
+        ]
+        assert len(rows) == 1 and address.colab(path.name) in rows[0], (
+            f"{path.name}: no row, or no badge"
+        )
 
 
 def test_each_fault_in_the_table_has_its_test():
     tests = chapters.ROOT / "tests"
-    named = re.findall(r"`(test_\w+)` \|$", (tests / "README.md").read_text("utf-8"), re.M)
+    named = re.findall(
+        r"`(test_\w+)` \|$", (tests / "README.md").read_text("utf-8"), re.M
+    )
     written = "\n".join(path.read_text("utf-8") for path in tests.glob("test_*.py"))
     assert len(named) >= 30
     assert not [name for name in named if f"def {name}(" not in written]

@@ -17,7 +17,10 @@ from utils import course, plots
 def shown(monkeypatch):
     """What was displayed: a list of (data, metadata)."""
     seen = []
-    monkeypatch.setattr("IPython.display.display", lambda data, raw, metadata: seen.append((data, metadata)))
+    monkeypatch.setattr(
+        "IPython.display.display",
+        lambda data, raw, metadata: seen.append((data, metadata)),
+    )
     return seen
 
 
@@ -26,8 +29,16 @@ images = np.random.default_rng(0).random((6, 8, 8, 1))
 
 def test_every_picture_has_alternative_text_and_is_closed(shown):
     plots.image_grid(images, alt="a grid", columns=3, titles=list("abcdef"))
-    plots.image_rows({"first": images, "second": images}, alt="rows", columns=list("abcdef"))
-    plots.curves({"one": ([0, 1], [2, 1])}, alt="a curve", x_label="x", y_label="y", levels={"floor": 0.5})
+    plots.image_rows(
+        {"first": images, "second": images}, alt="rows", columns=list("abcdef")
+    )
+    plots.curves(
+        {"one": ([0, 1], [2, 1])},
+        alt="a curve",
+        x_label="x",
+        y_label="y",
+        levels={"floor": 0.5},
+    )
     assert [data["text/plain"] for data, _ in shown] == ["a grid", "rows", "a curve"]
     assert all(data["image/png"].startswith(b"\x89PNG") for data, _ in shown)
     assert all(metadata["image/png"]["alt"] for _, metadata in shown)
@@ -41,26 +52,36 @@ def test_ten_classes_have_ten_colours_and_their_names_in_the_legend():
     figure, axis = plt.subplots()
     plots.embedding(axis, points, labels, names)
     plots.class_legend(figure, axis)
-    colours = {tuple(collection.get_facecolor()[0][:3]) for collection in axis.collections}
+    colours = {
+        tuple(collection.get_facecolor()[0][:3]) for collection in axis.collections
+    }
     assert len(colours) == 10
     assert [text.get_text() for text in figure.legends[0].get_texts()] == names
     assert axis.get_aspect() == 1.0
     drawn = axis.collections[3].get_offsets()
-    assert np.allclose(drawn, points[labels == 3]), "a class is drawn where its points are"
+    assert np.allclose(drawn, points[labels == 3]), (
+        "a class is drawn where its points are"
+    )
     plt.close(figure)
 
 
 def test_grey_images_keep_their_scale():
     figure, axis = plt.subplots()
     plots.draw_image(axis, np.full((4, 4, 1), 0.5))
-    assert axis.images[0].get_clim() == (0, 1), "an image of one grey is grey, not stretched to black"
+    assert axis.images[0].get_clim() == (0, 1), (
+        "an image of one grey is grey, not stretched to black"
+    )
     plt.close(figure)
 
 
 def test_animation_is_a_picture_that_moves(shown):
     rng = np.random.default_rng(0)
     alt = "Points that jump"
-    plots.animation(lambda axis, frame: plots.draw_points(axis, rng.normal(size=(50, 2))), frames=5, alt=alt)
+    plots.animation(
+        lambda axis, frame: plots.draw_points(axis, rng.normal(size=(50, 2))),
+        frames=5,
+        alt=alt,
+    )
     (bundle, _), *_ = shown
     with Image.open(io.BytesIO(bundle["image/png"])) as picture:
         assert picture.n_frames == 5 and picture.mode == "P"
@@ -68,26 +89,40 @@ def test_animation_is_a_picture_that_moves(shown):
 
 
 def test_a_colour_of_the_last_frame_alone_is_shown(shown):
-    plots.animation(lambda axis, frame: axis.set_facecolor("#1040c0" if frame == 4 else "white"), frames=5, alt="Blue")
+    plots.animation(
+        lambda axis, frame: axis.set_facecolor("#1040c0" if frame == 4 else "white"),
+        frames=5,
+        alt="Blue",
+    )
     (bundle, _), *_ = shown
     with Image.open(io.BytesIO(bundle["image/png"])) as picture:
         picture.seek(picture.n_frames - 1)  # frames that are alike are stored once
-        centre = picture.convert("RGB").getpixel((picture.width // 2, picture.height // 2))
+        centre = picture.convert("RGB").getpixel(
+            (picture.width // 2, picture.height // 2)
+        )
     assert np.abs(np.subtract(centre, (16, 64, 192))).max() < 24
 
 
 def test_density_panels_share_one_scale_and_lie_the_right_way_up(shown, monkeypatch):
     images = []
     real = plots.plt.Axes.imshow
-    monkeypatch.setattr(plots.plt.Axes, "imshow", lambda *a, **k: images.append((a[1], k)) or real(*a, **k))
+    monkeypatch.setattr(
+        plots.plt.Axes,
+        "imshow",
+        lambda *a, **k: images.append((a[1], k)) or real(*a, **k),
+    )
     plots.density_panels({"a": np.eye(4), "b": 3 * np.eye(4)}, alt="Two", limit=2.0)
-    assert {k["vmax"] for _, k in images} == {1.0} and all(k["origin"] == "lower" for _, k in images)
+    assert {k["vmax"] for _, k in images} == {1.0} and all(
+        k["origin"] == "lower" for _, k in images
+    )
 
 
 def test_points_without_classes_are_grey_and_with_classes_named(shown):
     _, axis = plt.subplots()
     plots.draw_points(axis, np.zeros((3, 2)))
-    plots.draw_points(axis, np.zeros((4, 2)), np.array([0, 1, 1, 0]), classes=("up", "down"))
+    plots.draw_points(
+        axis, np.zeros((4, 2)), np.array([0, 1, 1, 0]), classes=("up", "down")
+    )
     assert axis.get_legend_handles_labels()[1] == ["up", "down"]
     assert axis.get_aspect() == 1.0
     plt.close()
@@ -96,7 +131,9 @@ def test_points_without_classes_are_grey_and_with_classes_named(shown):
 def test_nothing_is_dropped_in_silence(shown, monkeypatch):
     axes = []
     real = plots.plt.subplots
-    monkeypatch.setattr(plots.plt, "subplots", lambda *a, **k: axes.append(real(*a, **k)) or axes[-1])
+    monkeypatch.setattr(
+        plots.plt, "subplots", lambda *a, **k: axes.append(real(*a, **k)) or axes[-1]
+    )
     lines = {f"line {n}": (range(3), [n, n, n]) for n in range(12)}
     levels = {f"level {n}": float(n) for n in range(5)}
     plots.curves(lines, alt="Twelve lines", x_label="x", y_label="y", levels=levels)
@@ -124,11 +161,19 @@ for png in seen:
 
 def test_a_readers_dark_theme_does_not_hide_axes_and_labels(tmp_path):
     (tmp_path / "matplotlibrc").write_text(
-        "axes.facecolor: black\nfigure.facecolor: black\ntext.color: white\naxes.labelcolor: white\n"
-        "axes.edgecolor: white\nxtick.color: white\nytick.color: white\nsavefig.facecolor: white\n"
+        "axes.facecolor: black\nfigure.facecolor: black\ntext.color: "
+        "white\naxes.labelcolor: white\n"
+        "axes.edgecolor: white\nxtick.color: white\nytick.color: "
+        "white\nsavefig.facecolor: white\n"
     )
-    env = os.environ | {"MATPLOTLIBRC": str(tmp_path), "PYTHONPATH": str(course.ROOT), "MPLBACKEND": "agg"}
-    ended = subprocess.run([sys.executable, "-c", DARK], env=env, capture_output=True, text=True)
+    env = os.environ | {
+        "MATPLOTLIBRC": str(tmp_path),
+        "PYTHONPATH": str(course.ROOT),
+        "MPLBACKEND": "agg",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", DARK], env=env, capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stderr
     for line in ended.stdout.splitlines():
         corner, dark = map(int, line.split())

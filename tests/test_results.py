@@ -18,7 +18,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def record(chapter, value):
-    return results.record(chapter, data="d", seconds=1.23, rows=[{"model": "m", "kl": value}])
+    return results.record(
+        chapter, data="d", seconds=1.23, rows=[{"model": "m", "kl": value}]
+    )
 
 
 def test_newest_run_of_a_chapter_wins_and_others_stay():
@@ -47,7 +49,10 @@ def test_unreadable_file_is_kept_aside_and_named(folder, capsys):
 
 
 def test_table_leaves_blanks_for_what_was_not_measured():
-    rows = [{"model": "a", "kl": 0.012345, "parameters": 343043}, {"model": "b", "kl": 1.0}]
+    rows = [
+        {"model": "a", "kl": 0.012345, "parameters": 343043},
+        {"model": "b", "kl": 1.0},
+    ]
     table = results.table(rows)
     assert list(table.loc["a"]) == ["0.01235", "343,043"]
     assert list(table.loc["b"]) == ["1", ""]
@@ -56,7 +61,9 @@ def test_table_leaves_blanks_for_what_was_not_measured():
 def test_milliseconds_are_the_median_without_the_first_call():
     import time
 
-    pauses = iter([0.2, 0.002, 0.002, 0.1])  # the first call compiles, one of the others is disturbed
+    pauses = iter(
+        [0.2, 0.002, 0.002, 0.1]
+    )  # the first call compiles, one of the others is disturbed
     assert 1.5 < results.milliseconds(lambda: time.sleep(next(pauses)), repeats=3) < 20
 
 
@@ -64,19 +71,30 @@ WRITER = """
 import sys
 from utils import results
 for value in range(30):
-    results.record(sys.argv[1], data="d", seconds=1.0, rows=[{"model": "m", "kl": value}])
+    rows = [{"model": "m", "kl": value}]
+    results.record(sys.argv[1], data="d", seconds=1.0, rows=rows)
 """
 
 
 def writers(*chapters, before=""):
     env = os.environ | {"PYTHONPATH": str(course.ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     commands = [[sys.executable, "-c", before + WRITER, name] for name in chapters]
-    started = [subprocess.Popen(c, env=env, stderr=subprocess.PIPE, text=True) for c in commands]
-    return [(process.communicate(timeout=300)[1], process.returncode) for process in started]
+    started = [
+        subprocess.Popen(c, env=env, stderr=subprocess.PIPE, text=True)
+        for c in commands
+    ]
+    return [
+        (process.communicate(timeout=300)[1], process.returncode) for process in started
+    ]
 
 
 def test_two_runs_that_write_at_once_keep_all_entries():
-    ended = writers("01_a", "02_b", "03_c", before="from utils import course; course.machine = lambda: 'm'\n")
+    ended = writers(
+        "01_a",
+        "02_b",
+        "03_c",
+        before="from utils import course; course.machine = lambda: 'm'\n",
+    )
     assert [code for _, code in ended] == [0, 0, 0], ended
     entries = results.read()
     assert set(entries) == {"01_a", "02_b", "03_c"}
@@ -87,7 +105,12 @@ def test_two_runs_that_write_at_once_keep_all_entries():
 def test_a_full_disk_is_one_line_and_leaves_the_figures_that_were_there(folder):
     record("01_a", 1.0)
     before = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
-    before += "from utils import course; course.machine = lambda: 'm'; course._make_writable = lambda f: None\n"
+    before += "from utils import course; course.machine = lambda: 'm'\n"
+    before += "course._make_writable = lambda folder: None\n"
     ((said, code),) = writers("02_b", before=before)
-    assert code == 1 and "results.json cannot be written (File too large): free space" in said.splitlines()[-1]
+    assert (
+        code == 1
+        and "results.json cannot be written (File too large): free space"
+        in said.splitlines()[-1]
+    )
     assert set(results.read()) == {"01_a"}

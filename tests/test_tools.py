@@ -1,9 +1,10 @@
-"""The work behind the Makefile: environment, runner, refresh, lint, address, and the guard of the test suite."""
+"""The work behind the Makefile: environment, runner, refresh, lint, address, and the
+guard of the test suite.
+"""
 
 import importlib.util
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -14,13 +15,17 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools import address, chapters, environment, lint, pages, refresh, run
+from tools import address, chapters, environment, lint, refresh, run, site
 
 ROOT = chapters.ROOT
 
 
 def notebook(*sources, title="# A chapter"):
-    cells = [nbformat.v4.new_markdown_cell(f"{title}\n[![Open in Colab](x)]({address.colab('09_test.ipynb')})")]
+    cells = [
+        nbformat.v4.new_markdown_cell(
+            f"{title}\n[![Open in Colab](x)]({address.colab('09_test.ipynb')})"
+        )
+    ]
     cells += [nbformat.v4.new_code_cell(source) for source in sources]
     return nbformat.v4.new_notebook(cells=cells)
 
@@ -41,19 +46,31 @@ def course_of(tmp_path, monkeypatch):
     return make
 
 
-# ------------------------------------------------------------------------------------------------ environment
+# ------------------------------------------------------------------ environment
 
 
 def test_python_that_will_not_do_gets_one_line_that_names_the_cure():
     old = environment.unsuitable((3, 9), importlib.util.find_spec)
-    assert old.startswith("This is Python 3.9") and "make run PYTHON=python3.12" in old and "\n" not in old
-    assert environment.unsuitable((3, 14), importlib.util.find_spec).startswith("This is Python 3.14")
+    assert (
+        old.startswith("This is Python 3.9")
+        and "make run PYTHON=python3.12" in old
+        and "\n" not in old
+    )
+    assert environment.unsuitable((3, 14), importlib.util.find_spec).startswith(
+        "This is Python 3.14"
+    )
     assert environment.unsuitable((3, 12), importlib.util.find_spec) is None
 
 
 def test_python_without_venv_gets_one_line():
-    line = environment.unsuitable((3, 11), lambda name: None if name == "ensurepip" else name)
-    assert "no module ensurepip" in line and "python3.11-venv" in line and "PYTHON=python3.12" in line
+    line = environment.unsuitable(
+        (3, 11), lambda name: None if name == "ensurepip" else name
+    )
+    assert (
+        "no module ensurepip" in line
+        and "python3.11-venv" in line
+        and "PYTHON=python3.12" in line
+    )
 
 
 def test_too_little_disk_gets_one_line(tmp_path):
@@ -70,35 +87,51 @@ def test_environment_is_made_again_only_when_its_sources_change(tmp_path, monkey
     assert environment.fingerprint("") != first
     venv = tmp_path / ".venv"
     (venv / "bin").mkdir(parents=True)
-    assert not environment.is_current(str(venv), first), "an environment that was never finished is not current"
+    assert not environment.is_current(str(venv), first), (
+        "an environment that was never finished is not current"
+    )
     (venv / "course-environment").write_text(first)
-    assert not environment.is_current(str(venv), first), "nor is one without its interpreter"
+    assert not environment.is_current(str(venv), first), (
+        "nor is one without its interpreter"
+    )
     (venv / "bin" / "python").write_text("")
     assert environment.is_current(str(venv), first) or os.name == "nt"
 
 
-def test_failed_installation_shows_why_and_leaves_no_mark(tmp_path, monkeypatch, capsys):
+def test_failed_installation_shows_why_and_leaves_no_mark(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(environment, "ROOT", str(tmp_path))
     with pytest.raises(SystemExit, match="Failed while installing"):
-        environment.run([sys.executable, "-c", "print('no such version'); raise SystemExit(1)"], "installing")
+        environment.run(
+            [sys.executable, "-c", "print('no such version'); raise SystemExit(1)"],
+            "installing",
+        )
     assert "no such version" in capsys.readouterr().out
 
 
 def test_constraints_satisfy_requirements():
     from packaging.requirements import Requirement
 
-    ranges = {name.lower().replace("_", "-"): spec for name, spec in _specifiers("requirements.txt").items()}
+    ranges = {
+        name.lower().replace("_", "-"): spec
+        for name, spec in _specifiers("requirements.txt").items()
+    }
     for file in ("constraints.txt", "constraints-colab.txt"):
         for name, spec in _specifiers(file).items():
             version = str(spec).removeprefix("==")
             name = name.lower().replace("_", "-")
-            assert name not in ranges or ranges[name].contains(version), f"{file}: {Requirement(name + str(spec))}"
+            assert name not in ranges or ranges[name].contains(version), (
+                f"{file}: {Requirement(name + str(spec))}"
+            )
 
 
 def _specifiers(file):
     from packaging.requirements import Requirement
 
-    lines = [line.split("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
+    lines = [
+        line.split("#")[0].strip() for line in (ROOT / file).read_text().splitlines()
+    ]
     return {r.name: r.specifier for r in (Requirement(line) for line in lines if line)}
 
 
@@ -134,7 +167,9 @@ def small_environment(tmp_path, monkeypatch):
     return make
 
 
-def test_a_killed_environment_is_made_anew_and_a_finished_one_is_kept(small_environment):
+def test_a_killed_environment_is_made_anew_and_a_finished_one_is_kept(
+    small_environment,
+):
     folder = small_environment.folder
     small_environment(signal_after=1.0)
     assert environment.mark_of(folder) == environment.UNFINISHED
@@ -148,7 +183,9 @@ def test_a_killed_environment_is_made_anew_and_a_finished_one_is_kept(small_envi
     code, out, _ = small_environment()
     assert (code, out) == (0, "") and mine.exists()
     (folder.parent / "requirements.txt").write_text("# newer\n")
-    assert small_environment()[0] == 0 and mine.exists(), "an update keeps what is there"
+    assert small_environment()[0] == 0 and mine.exists(), (
+        "an update keeps what is there"
+    )
 
 
 def test_an_environment_that_is_stopped_says_so_in_a_line(small_environment):
@@ -166,25 +203,43 @@ def test_an_environment_of_the_readers_own_is_left_alone(small_environment):
     assert [path.name for path in folder.iterdir()] == ["pyvenv.cfg"]
 
 
-# ------------------------------------------------------------------------------------------------ run
+# ------------------------------------------------------------------ run
 
 
-def test_run_writes_pages_names_failures_and_leaves_notebooks_alone(course_of, tmp_path, capsys):
+def test_run_writes_pages_names_failures_and_leaves_notebooks_alone(
+    course_of, tmp_path, capsys, monkeypatch
+):
+    made = []
+    monkeypatch.setattr(site, "build", lambda *given: made.append(given))
     folder = course_of(
-        **{"01_good": ("print(1 + 1)",), "02_bad": ("x = 1", "raise ValueError('no luck')", "y = 2"), "03_more": ("3",)}
+        **{
+            "01_good": ("print(1 + 1)",),
+            "02_bad": ("x = 1", "raise ValueError('no luck')", "y = 2"),
+            "03_more": ("3",),
+        }
     )
     before = {path: path.read_bytes() for path in folder.iterdir()}
     assert run.main([]) == 1
     printed = capsys.readouterr().out
-    assert "02_bad failed at cell 2 of 3: ValueError: no luck" in printed and "2 of 3 chapters" in printed
+    assert (
+        "02_bad failed at cell 2 of 3: ValueError: no luck" in printed
+        and "2 of 3 chapters" in printed
+    )
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
-    page = (tmp_path / "output" / "pages" / "01_good.html").read_text()
-    assert "<pre>2\n" in page
-    assert (tmp_path / "output" / "pages" / "03_more.html").exists()
+    page = (tmp_path / "output" / "notebooks" / "01_good.ipynb").read_text()
+    assert '"2\\n"' in page
+    assert (tmp_path / "output" / "notebooks" / "03_more.ipynb").exists()
     index = (tmp_path / "output" / "index.html").read_text()
-    assert 'href="pages/01_good.html"' in index
-    executed = chapters.read(tmp_path / "output" / "pages" / "02_bad.ipynb")
-    assert [cell.get("execution_count") for cell in executed.cells] == [None, 1, 2, None]
+    assert 'href="site/index.html"' in index
+    ((target, copies, _, failures),) = made
+    assert target == tmp_path / "output" / "site" and list(failures) == ["02_bad"]
+    executed = chapters.read(copies / "02_bad.ipynb")
+    assert [cell.get("execution_count") for cell in executed.cells] == [
+        None,
+        1,
+        2,
+        None,
+    ]
 
 
 class OneChapter:
@@ -196,6 +251,7 @@ class OneChapter:
         nbformat.write(notebook(*sources), self.folder / "09_test.ipynb")
         self.code = (
             "import sys; from pathlib import Path; from tools import chapters, run; "
+            "run.site.build = lambda *_: None; "
             "chapters.NOTEBOOKS = Path(sys.argv[1]); sys.exit(run.main([]))"
         )
 
@@ -264,14 +320,14 @@ def test_a_repository_that_is_read_only_gets_one_line_before_anything_runs(tmp_p
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
 def test_a_full_disk_while_a_page_is_written_is_named_and_leaves_the_older(tmp_path):
-    chapter = OneChapter(tmp_path, "1 + 1")
+    chapter = OneChapter(tmp_path, "print(20_000 * 'x')")
     assert chapter.run()[0] == 0
-    page = chapter.output / "pages" / "09_test.html"
+    page = chapter.output / "notebooks" / "09_test.ipynb"
     before = page.read_bytes()
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); "
     chapter.code = chapter.code.replace("sys.exit(", limit + "sys.exit(")
     code, out, err = chapter.run()
-    assert code == 1 and "writing its page" in out and "File too large" in out, err
+    assert code == 1 and "writing its notebook" in out and "File too large" in out, err
     assert page.read_bytes() == before
 
 
@@ -297,24 +353,13 @@ def test_a_fingerprint_sees_code_and_neither_layout_nor_the_set_up_cell():
 def test_one_chapter_is_chosen_by_the_start_of_its_name(course_of):
     course_of(**{"01_good": ("1",), "02_bad": ("2",)})
     assert [path.stem for path in chapters.find(["02"])] == ["02_bad"]
-    with pytest.raises(SystemExit, match="There is no chapter 07. There are: 01_good, 02_bad"):
+    with pytest.raises(
+        SystemExit, match="There is no chapter 07. There are: 01_good, 02_bad"
+    ):
         chapters.find(["07"])
 
 
-def test_pages_need_no_network(course_of):
-    course_of(**{"01_a": ()})
-    source = "Inline $\\hat x^2$ and\n\n$$\\log p = \\sum_i \\log p_i$$\n\n[next](02_vae.ipynb)"
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# T"), nbformat.v4.new_markdown_cell(source)])
-    folded = nbformat.v4.new_code_cell("# Solution", metadata={"jupyter": {"source_hidden": True}})
-    book.cells.append(folded)
-    page = pages.to_html(book, "01_a")
-    assert page.count("<math") == 2 and "$" not in page.split("<body")[1]
-    assert 'href="02_vae.html"' in page
-    assert "<details" in page and page.index("<details") < page.index("Solution")
-    assert not re.search(r"<(script|img|link)[^>]+(src|href)=.https?:", page)
-
-
-# ------------------------------------------------------------------------------------------------ refresh and lint
+# ------------------------------------------------------------------ refresh and lint
 
 
 def fresh(course_of, *sources):
@@ -347,17 +392,26 @@ def test_large_pictures_are_stored_with_a_palette():
         return base64.b64encode(buffer.getvalue()).decode()
 
     ramp = np.add.outer(np.arange(300), np.arange(300))[..., None] // [3, 4, 5]
-    noisy = (ramp + np.random.default_rng(0).integers(0, 20, (300, 300, 3))).astype("uint8")
+    noisy = (ramp + np.random.default_rng(0).integers(0, 20, (300, 300, 3))).astype(
+        "uint8"
+    )
     stored = refresh.smaller_png(png(noisy))
     assert len(stored) < 0.6 * len(png(noisy)) and refresh.smaller_png(stored) == stored
-    back = np.asarray(Image.open(io.BytesIO(base64.b64decode(stored))).convert("RGB"), int)
+    back = np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(stored))).convert("RGB"), int
+    )
     assert back.shape == noisy.shape and np.abs(back - noisy).mean() < 10
     small = png(noisy[:20, :20])
     assert refresh.smaller_png(small) == small
 
 
 def test_refresh_leaves_a_chapter_that_fails_or_warns_as_it_was(course_of, capsys):
-    folder = course_of(**{"01_bad": ("1 / 0",), "02_warns": ("import sys; print('careful', file=sys.stderr)",)})
+    folder = course_of(
+        **{
+            "01_bad": ("1 / 0",),
+            "02_warns": ("import sys; print('careful', file=sys.stderr)",),
+        }
+    )
     before = {path: path.read_bytes() for path in folder.iterdir()}
     assert refresh.main([]) == 1
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
@@ -379,21 +433,48 @@ def test_lint_sees_what_is_wrong(course_of):
         path.write_bytes(whole)
         return change(path, edit)
 
-    assert "older than its code" in faults(lambda book: book.cells[2].update(source="print(-x)"))
-    assert "not executed once" in faults(lambda book: book.cells[2].update(execution_count=7))
+    assert "older than its code" in faults(
+        lambda book: book.cells[2].update(source="print(-x)")
+    )
+    assert "not executed once" in faults(
+        lambda book: book.cells[2].update(execution_count=7)
+    )
     error = nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[])
-    assert "a stored error, ValueError" in faults(lambda book: book.cells[1].update(outputs=[error]))
+    assert "a stored error, ValueError" in faults(
+        lambda book: book.cells[1].update(outputs=[error])
+    )
     stderr = nbformat.v4.new_output("stream", name="stderr", text="careful")
-    assert "stored stderr" in faults(lambda book: book.cells[1].update(outputs=[stderr]))
-    home = nbformat.v4.new_output("stream", name="stdout", text="saved in /home/reader/x")
-    assert "path of a machine" in faults(lambda book: book.cells[1].update(outputs=[home]))
-    picture = nbformat.v4.new_output("display_data", data={"image/png": "", "text/plain": "<Figure size 9x9>"})
-    assert "without alternative text" in faults(lambda book: book.cells[1].update(outputs=[picture]))
+    assert "stored stderr" in faults(
+        lambda book: book.cells[1].update(outputs=[stderr])
+    )
+    home = nbformat.v4.new_output(
+        "stream", name="stdout", text="saved in /home/reader/x"
+    )
+    assert "path of a machine" in faults(
+        lambda book: book.cells[1].update(outputs=[home])
+    )
+    picture = nbformat.v4.new_output(
+        "display_data", data={"image/png": "", "text/plain": "<Figure size 9x9>"}
+    )
+    assert "without alternative text" in faults(
+        lambda book: book.cells[1].update(outputs=[picture])
+    )
     assert "widget state" in faults(lambda book: book.metadata.update(widgets={}))
     assert "no Colab badge" in faults(lambda book: book.cells[0].update(source="# T"))
-    assert "over 1 MB" in faults(lambda book: book.cells[0].update(source=book.cells[0].source + "x" * 1_000_001))
-    assert "over 100 characters" in faults(lambda book: book.cells[1].update(source="x = " + "1" * 100))
-    assert faults(lambda book: book.cells[0].update(source=book.cells[0].source + " and more prose")) == ""
+    assert "over 1 MB" in faults(
+        lambda book: book.cells[0].update(source=book.cells[0].source + "x" * 1_000_001)
+    )
+    assert "over 100 characters" in faults(
+        lambda book: book.cells[1].update(source="x = " + "1" * 100)
+    )
+    assert (
+        faults(
+            lambda book: book.cells[0].update(
+                source=book.cells[0].source + " and more prose"
+            )
+        )
+        == ""
+    )
     path.write_text("{}")
     assert "not a valid notebook" in lint.faults_of(path)[0]
 
@@ -403,14 +484,16 @@ def test_lint_sees_set_up_cells_that_differ(course_of):
     assert "set-up cell differs" in lint.set_up_faults(sorted(folder.iterdir()))[0]
 
 
-# ------------------------------------------------------------------------------------------------ address
+# ------------------------------------------------------------------ address
 
 
 def test_one_command_changes_the_address_everywhere(tmp_path):
     for name in ("tools/address.py", "README.md", "notebooks/01_autoencoder.ipynb"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    before = chapters.code_hash(chapters.read(tmp_path / "notebooks" / "01_autoencoder.ipynb"))
+    before = chapters.code_hash(
+        chapters.read(tmp_path / "notebooks" / "01_autoencoder.ipynb")
+    )
     assert address.change("https://github.com/you/fork.git", tmp_path) == 3
     for path in address.files(tmp_path):
         text = path.read_text()
@@ -420,17 +503,21 @@ def test_one_command_changes_the_address_everywhere(tmp_path):
     exec(copied, namespace)
     assert namespace["current"]() == "https://github.com/you/fork"
     changed = chapters.read(tmp_path / "notebooks" / "01_autoencoder.ipynb")
-    source = "\0".join(cell.source for cell in changed.cells if cell.cell_type == "code")
+    source = "\0".join(
+        cell.source for cell in changed.cells if cell.cell_type == "code"
+    )
     assert "you/fork" in source
     assert chapters.code_hash(changed) == before, "outputs stay those of the code"
 
 
 def test_an_address_that_is_none_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="not of the form https://github.com/owner/name"):
+    with pytest.raises(
+        ValueError, match="not of the form https://github.com/owner/name"
+    ):
         address.change("github.com/you", tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------ guard
+# ------------------------------------------------------------------ guard
 
 
 @pytest.fixture
@@ -444,13 +531,23 @@ def small_course(tmp_path):
     for name in ("01_a", "02_b"):
         nbformat.write(notebook("x = 1"), tmp_path / "notebooks" / f"{name}.ipynb")
 
-    # Where these tests run in one of several processes, the pytest that they start must not take itself for it.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    # Where these tests run in one of several processes, the pytest that they start must
+    # not take itself for it.
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTEST_XDIST")
+    }
 
     def pytest_run(*arguments, **variables):
         command = [sys.executable, "-m", "pytest", "-q", *arguments]
         return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, check=False, env=clean | variables
+            command,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=clean | variables,
         )
 
     return pytest_run
@@ -496,18 +593,24 @@ def test_two_processes_write_into_two_folders(small_course, tmp_path):
             "import os, pathlib, time\n"
             f"def test_{name}():\n"
             "    folder = pathlib.Path(os.environ['COURSE_OUTPUT'])\n"
-            "    folder.mkdir(parents=True)\n"  # fails if the other process has the same folder
+            # fails if the other process has the same folder
+            "    folder.mkdir(parents=True)\n"
             "    time.sleep(2)\n"
         )
-    result = small_course(*TWO_PROCESSES, "tests", COURSE_OUTPUT=str(tmp_path / "written"))
+    result = small_course(
+        *TWO_PROCESSES, "tests", COURSE_OUTPUT=str(tmp_path / "written")
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert len(list((tmp_path / "written").iterdir())) == 2
 
 
-def test_the_images_are_fetched_once_before_two_processes_need_them(small_course, tmp_path):
+def test_the_images_are_fetched_once_before_two_processes_need_them(
+    small_course, tmp_path
+):
     (tmp_path / "utils").mkdir()
     (tmp_path / "utils" / "datasets.py").write_text(
-        "def fashion_mnist():\n    with open('fetched', 'a') as file:\n        file.write('once')\n"
+        "def fashion_mnist():\n    with open('fetched', 'a') as file:\n        "
+        "file.write('once')\n"
     )
     for name in ("one", "two"):
         (tmp_path / "tests" / f"test_{name}.py").write_text(

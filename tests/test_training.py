@@ -32,19 +32,39 @@ def test_progress_counts_training_seconds_without_validation(model, capsys):
             time.sleep(0.4)
 
     progress = training.Progress("fitting")
-    model.fit(x, y, batch_size=16, epochs=1, verbose=0)  # builds the graphs, so that the seconds below are small
+    model.fit(
+        x, y, batch_size=16, epochs=1, verbose=0
+    )  # builds the graphs, so that the seconds below are small
     model.evaluate(x, y, verbose=0)
     started = time.perf_counter()
-    model.fit(x, y, batch_size=16, epochs=3, validation_data=(x, y), verbose=0, callbacks=[progress, SlowValidation()])
+    model.fit(
+        x,
+        y,
+        batch_size=16,
+        epochs=3,
+        validation_data=(x, y),
+        verbose=0,
+        callbacks=[progress, SlowValidation()],
+    )
     passed = time.perf_counter() - started
     assert len(progress.seconds) == 3 and progress.seconds == sorted(progress.seconds)
-    assert progress.seconds[-1] < passed - 1.2, "three validations slept for at least 1.2 s"
+    assert progress.seconds[-1] < passed - 1.2, (
+        "three validations slept for at least 1.2 s"
+    )
     last = capsys.readouterr().out.split("\r")[-1]
     assert last.startswith("fitting: 100%") and "12/12" in last and "val_loss=" in last
 
 
 def test_progress_of_a_resumed_training_begins_where_it_was(model, capsys):
-    model.fit(x, y, batch_size=16, initial_epoch=2, epochs=3, verbose=0, callbacks=[training.Progress("again")])
+    model.fit(
+        x,
+        y,
+        batch_size=16,
+        initial_epoch=2,
+        epochs=3,
+        verbose=0,
+        callbacks=[training.Progress("again")],
+    )
     shown = capsys.readouterr().out.split("\r")
     assert "8/12" in shown[1] and "12/12" in shown[-1]
 
@@ -58,16 +78,35 @@ def test_bad_loss_stops_at_once_and_names_the_step(model):
         def on_train_batch_end(self, batch, logs=None):
             steps.append(batch)
 
-    with pytest.raises(CourseError, match="The loss is nan at step 3, so training stopped"):
-        model.fit(bad, y, batch_size=16, shuffle=False, verbose=0, callbacks=[Count(), training.StopOnBadLoss()])
+    with pytest.raises(
+        CourseError, match="The loss is nan at step 3, so training stopped"
+    ):
+        model.fit(
+            bad,
+            y,
+            batch_size=16,
+            shuffle=False,
+            verbose=0,
+            callbacks=[Count(), training.StopOnBadLoss()],
+        )
     assert len(steps) == 3
 
 
 def test_a_validation_figure_that_is_not_finite_stops_too(model):
     bad = y.copy()
     bad[3] = np.nan
-    with pytest.raises(CourseError, match="The val_loss is nan at the end of epoch 1, .*validation data"):
-        model.fit(x, y, validation_data=(x, bad), epochs=3, verbose=0, callbacks=[training.StopOnBadLoss()])
+    with pytest.raises(
+        CourseError,
+        match="The val_loss is nan at the end of epoch 1, .*validation data",
+    ):
+        model.fit(
+            x,
+            y,
+            validation_data=(x, bad),
+            epochs=3,
+            verbose=0,
+            callbacks=[training.StopOnBadLoss()],
+        )
 
 
 def test_good_loss_does_not_stop(model):
@@ -80,7 +119,9 @@ def test_saved_weights_and_record_come_back(model, tmp_path):
     before = model.get_weights()
     model.set_weights([weights + 1 for weights in before])
     assert training.load(model, path) == {"val_loss": [0.5, 0.25], "seconds": 3}
-    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True)
+    )
 
 
 def test_a_module_of_tensorflow_comes_back_too(tmp_path):
@@ -88,13 +129,18 @@ def test_a_module_of_tensorflow_comes_back_too(tmp_path):
 
     class Module(tf.Module):
         def __init__(self, width):
-            self.a, self.b = tf.Variable(tf.random.normal([2, width])), tf.Variable(tf.random.normal([width]))
+            self.a, self.b = (
+                tf.Variable(tf.random.normal([2, width])),
+                tf.Variable(tf.random.normal([width])),
+            )
 
     kept, fresh = Module(3), Module(3)
     training.save(kept, tmp_path / "flow", seconds=[1.5])
     assert training.load(fresh, tmp_path / "flow") == {"seconds": [1.5]}
     assert np.array_equal(fresh.a, kept.a) and np.array_equal(fresh.b, kept.b)
-    with pytest.raises(CourseError, match="does not fit .*: set LOAD = False and train again"):
+    with pytest.raises(
+        CourseError, match="does not fit .*: set LOAD = False and train again"
+    ):
         training.load(Module(4), tmp_path / "flow")
     with pytest.raises(CourseError, match="No weights of an earlier run"):
         training.load(kept, tmp_path / "other")
@@ -131,7 +177,8 @@ except training.CourseError as error:
 class Decoder:
     def __call__(self, z): return np.random.default_rng(0).random((len(z), 200, 200, 3))
 try:
-    training.SampleImages(Decoder(), np.zeros((4, 2)), folder / "samples").on_epoch_end(0)
+    samples = training.SampleImages(Decoder(), np.zeros((4, 2)), folder / "samples")
+    samples.on_epoch_end(0)
 except training.CourseError as error:
     print(error)
 """
@@ -152,46 +199,65 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_weights(tmp_path):
 
 
 def test_missing_or_foreign_weights_are_one_clear_line(model, tmp_path):
-    with pytest.raises(CourseError, match="No weights of an earlier run in .*: set LOAD = False"):
+    with pytest.raises(
+        CourseError, match="No weights of an earlier run in .*: set LOAD = False"
+    ):
         training.load(model, tmp_path / "run")
     other = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
     training.save(other, tmp_path / "run")
     before = model.get_weights()
-    with pytest.raises(CourseError, match="does not fit .*: set LOAD = False and train again"):
+    with pytest.raises(
+        CourseError, match="does not fit .*: set LOAD = False and train again"
+    ):
         training.load(model, tmp_path / "run")
     (tmp_path / "run.npz").write_bytes(b"half a file")
-    with pytest.raises(CourseError, match="does not fit .*: set LOAD = False and train again"):
+    with pytest.raises(
+        CourseError, match="does not fit .*: set LOAD = False and train again"
+    ):
         training.load(model, tmp_path / "run")
-    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True)
+    )
 
 
 def test_schedule_rises_to_its_peak_and_falls_to_zero():
     schedule = training.warmup_cosine(0.01, steps=200, warmup=0.1)
     rates = [float(schedule(step)) for step in range(201)]
     assert np.argmax(rates) == 20 and rates[20] == pytest.approx(0.01)
-    assert rates[110] == pytest.approx(0.005, rel=0.01), "half-way down, a cosine stands at half"
+    assert rates[110] == pytest.approx(0.005, rel=0.01), (
+        "half-way down, a cosine stands at half"
+    )
     assert rates[200] == pytest.approx(0, abs=1e-6) and rates[0] < 0.001
 
 
 def test_compilation_is_chosen_by_device_and_kind(monkeypatch):
     monkeypatch.setattr(training.course, "backend", lambda: "tensorflow")
     monkeypatch.setattr(training.course, "has_gpu", lambda: False)
-    assert training.jit_compile("dense") is True and training.jit_compile("convolutions") is False
+    assert (
+        training.jit_compile("dense") is True
+        and training.jit_compile("convolutions") is False
+    )
     monkeypatch.setattr(training.course, "has_gpu", lambda: True)
     assert training.jit_compile("convolutions") == "auto"
     with pytest.raises(ValueError, match="'convolutions' or 'dense'"):
         training.jit_compile("images")
 
 
-@pytest.mark.parametrize("encoding, block", [("ascii", "#"), ("cp1252", "#"), ("utf-8", "█")])
+@pytest.mark.parametrize(
+    "encoding, block", [("ascii", "#"), ("cp1252", "#"), ("utf-8", "█")]
+)
 def test_the_bar_shows_on_any_terminal(encoding, block):
-    code = "from utils import progress; b = progress.bar(2, 'x'); b.update(2); b.close()"
+    code = (
+        "from utils import progress; b = progress.bar(2, 'x'); b.update(2); b.close()"
+    )
     env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(course.ROOT)}
     ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True)
-    assert ended.returncode == 0 and block in ended.stdout.decode(encoding), ended.stderr
+    assert ended.returncode == 0 and block in ended.stdout.decode(encoding), (
+        ended.stderr
+    )
 
 
-# ------------------------------------------------------------------------------------------------ whole epochs
+# ------------------------------------------------------------------ whole epochs
 
 
 class Gaussian(keras.Model):
@@ -205,12 +271,16 @@ class Gaussian(keras.Model):
 
     def log_prob(self, x):
         z = (x - self.mean) * keras.ops.exp(-self.log_std)
-        return keras.ops.sum(-0.5 * z**2 - self.log_std - 0.5 * np.log(2 * np.pi), axis=-1)
+        return keras.ops.sum(
+            -0.5 * z**2 - self.log_std - 0.5 * np.log(2 * np.pi), axis=-1
+        )
 
     def call(self, x):
         return self.log_prob(x)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
         return -keras.ops.mean(y_pred)
 
 
@@ -234,7 +304,9 @@ class Network(keras.Model):
 needs_tensorflow = pytest.mark.skipif(
     course.backend() != "tensorflow", reason="whole epochs are a graph of TensorFlow"
 )
-points = (np.random.default_rng(1).normal(size=(1000, 2)) * [0.5, 2.0] + [3.0, -1.0]).astype("float32")
+points = (
+    np.random.default_rng(1).normal(size=(1000, 2)) * [0.5, 2.0] + [3.0, -1.0]
+).astype("float32")
 
 
 def fit(model, **changes):
@@ -247,11 +319,15 @@ def test_whole_epochs_find_the_maximum_likelihood():
     history = fit(model, epochs=60)
     assert np.allclose(model.mean, points.mean(axis=0), atol=0.1)
     assert np.allclose(np.exp(model.log_std), points.std(axis=0), rtol=0.1)
-    assert len(history["loss"]) == len(history["seconds"]) == 60 and history["seconds"] == sorted(history["seconds"])
+    assert len(history["loss"]) == len(history["seconds"]) == 60 and history[
+        "seconds"
+    ] == sorted(history["seconds"])
 
 
 def test_whole_epochs_do_the_steps_that_a_plain_loop_does():
-    """SGD by hand in NumPy on the mean, with the batches that the documented shuffle gives."""
+    """SGD by hand in NumPy on the mean, with the batches that the documented shuffle
+    gives.
+    """
     model = Gaussian()
     model.log_std.trainable = False
     fit(model, optimizer=keras.optimizers.SGD(0.1), epochs=3, batch=300, seed=7)
@@ -271,7 +347,9 @@ def test_the_best_epoch_is_restored():
         each_epoch=lambda e: seen.append(keras.ops.convert_to_numpy(model.mean)),
     )
     best = int(np.argmin(history["val_loss"]))
-    assert best < len(history["val_loss"]) - 1 < 29, "the shifted points are best on the way, and training stops early"
+    assert best < len(history["val_loss"]) - 1 < 29, (
+        "the shifted points are best on the way, and training stops early"
+    )
     assert len(history["val_loss"]) - 1 - best == 3
     assert len(seen) == len(history["loss"]) + 1 and np.allclose(seen[0], 0)
     assert np.array_equal(model.mean, seen[best + 1])
@@ -283,7 +361,9 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_the_step():
 
 
 def test_penalties_of_the_layers_are_part_of_the_loss():
-    """The regulariser of the book's RealNVP had no effect, because its own training step left it out."""
+    """The regulariser of the book's RealNVP had no effect, because its own training
+    step left it out.
+    """
     free, held = Gaussian(), Gaussian()
     held.mean.regularizer = keras.regularizers.L2(10.0)
     fit(free), fit(held)
@@ -329,14 +409,16 @@ def test_optimizers_that_look_at_a_variable_as_a_whole_keep_them_apart(optimizer
 @needs_tensorflow
 @pytest.mark.parametrize("one_vector", [True, False])
 def test_constraints_hold_after_every_step(monkeypatch, one_vector):
-    """A MADE's masks are constraints: a step that forgets them lets it see the future."""
+    """A MADE's masks are constraints: without them it would see the future."""
     if not one_vector:
         monkeypatch.setattr(training, "ELEMENTWISE", [])
     mask = np.float32([[1, 0], [0, 1]])
     model = Network(constraint=lambda kernel: kernel * mask)
     fit(model, epochs=2)
     kernel = model.last.kernel.numpy()
-    assert (kernel[0, 1], kernel[1, 0]) == (0, 0) and (kernel[[0, 1], [0, 1]] != 0).all()
+    assert (kernel[0, 1], kernel[1, 0]) == (0, 0) and (
+        kernel[[0, 1], [0, 1]] != 0
+    ).all()
 
 
 @needs_tensorflow
@@ -365,7 +447,9 @@ def integers(x):
     return np.rint(10 * x).astype(int)
 
 
-@pytest.mark.parametrize("kind", ["float64", "list", "DataFrame", "integers", "float16"])
+@pytest.mark.parametrize(
+    "kind", ["float64", "list", "DataFrame", "integers", "float16"]
+)
 def test_points_of_any_kind_of_number_train(kind):
     given = {
         "float64": points.astype("float64"),
@@ -389,9 +473,19 @@ def test_points_that_are_not_finite_are_found_before_training(name):
     bad[17, 1], bad[40, 0] = np.nan, np.inf
     model, seen = Gaussian(), []
     given = {"x": points, "validation": points} | {name: bad}
-    settings = {"optimizer": keras.optimizers.Adam(), "epochs": 1, "batch": 100, "each_epoch": seen.append}
-    with pytest.raises(CourseError, match=f"{name} has values that are not finite in 2 of 1000 rows, .*row 17"):
-        training.fit_density(model, given["x"], validation=given["validation"], **settings)
+    settings = {
+        "optimizer": keras.optimizers.Adam(),
+        "epochs": 1,
+        "batch": 100,
+        "each_epoch": seen.append,
+    }
+    with pytest.raises(
+        CourseError,
+        match=f"{name} has values that are not finite in 2 of 1000 rows, .*row 17",
+    ):
+        training.fit_density(
+            model, given["x"], validation=given["validation"], **settings
+        )
     assert not seen and not np.any(model.mean)
 
 
@@ -408,9 +502,17 @@ def test_points_that_are_not_numbers_or_no_table_are_one_line():
 def test_points_of_another_dimension_are_one_line():
     three = np.random.default_rng(0).normal(size=(300, 3))
     model = Network()
-    with pytest.raises(CourseError, match=r"Network cannot be trained on points of shape \(3,\) .*Build it for"):
-        training.fit_density(model, three, optimizer=keras.optimizers.Adam(), epochs=1, batch=100)
-    with pytest.raises(CourseError, match=r"validation has points of shape \(3,\) and x of shape \(2,\)"):
+    with pytest.raises(
+        CourseError,
+        match=r"Network cannot be trained on points of shape \(3,\) .*Build it for",
+    ):
+        training.fit_density(
+            model, three, optimizer=keras.optimizers.Adam(), epochs=1, batch=100
+        )
+    with pytest.raises(
+        CourseError,
+        match=r"validation has points of shape \(3,\) and x of shape \(2,\)",
+    ):
         fit(Network(), validation=three)
 
 
@@ -427,7 +529,12 @@ def test_a_validation_that_turns_infinite_stops_and_keeps_the_best_weights():
     model, seen, far = Cliff(), [], points.copy()
     far[0, 0] = 50.0
     with pytest.raises(CourseError, match=r"val_loss is inf at the end of epoch \d+"):
-        fit(model, validation=far, patience=99, each_epoch=lambda e: seen.append(np.array(model.mean)))
+        fit(
+            model,
+            validation=far,
+            patience=99,
+            each_epoch=lambda e: seen.append(np.array(model.mean)),
+        )
     assert len(seen) > 2 and any(np.array_equal(model.mean, mean) for mean in seen)
 
 
@@ -480,14 +587,18 @@ def test_keras_fit_does_the_work_on_another_backend(monkeypatch):
     model, seen = Gaussian(), []
     history = fit(model, validation=points, patience=5, each_epoch=seen.append)
     assert np.allclose(model.mean, points.mean(axis=0), atol=0.15)
-    assert set(history) == {"loss", "val_loss", "seconds"} and seen == list(range(len(history["loss"]) + 1))
+    assert set(history) == {"loss", "val_loss", "seconds"} and seen == list(
+        range(len(history["loss"]) + 1)
+    )
 
 
 def test_compiled_uses_the_weights_of_the_moment():
     model = Gaussian()
     log_prob = training.compiled(model.log_prob, model)
     before = log_prob(points)
-    assert isinstance(before, np.ndarray) and np.allclose(before, model.log_prob(points), atol=1e-5)
+    assert isinstance(before, np.ndarray) and np.allclose(
+        before, model.log_prob(points), atol=1e-5
+    )
     model.mean.assign([5.0, 5.0])
     assert np.allclose(log_prob(points), model.log_prob(points), atol=1e-4)
     assert not np.allclose(log_prob(points), before, atol=1.0)

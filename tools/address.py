@@ -33,11 +33,19 @@ def short(address: str) -> str:
 
 def files(root: Path = ROOT) -> list[Path]:
     """The files that hold the address."""
-    return [root / "tools" / "address.py", root / "README.md", *sorted((root / "notebooks").glob("*.ipynb"))]
+    return [
+        root / "tools" / "address.py",
+        root / "README.md",
+        root / "CITATION.cff",
+        *sorted((root / "notebooks").glob("*.ipynb")),
+        *sorted((root / "notebooks" / "sources").glob("*.py")),
+    ]
 
 
 def change(new: str, root: Path = ROOT, old: str = ADDRESS) -> int:
-    """Replaces the address in all files; returns how many changed. ValueError if it is no GitHub address."""
+    """Replaces the address in all files; returns how many changed. ValueError if it is
+    no GitHub address.
+    """
     new = new.removesuffix("/").removesuffix(".git")
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", new):
         raise ValueError(f"{new!r} is not of the form https://github.com/owner/name.")
@@ -52,9 +60,20 @@ def change(new: str, root: Path = ROOT, old: str = ADDRESS) -> int:
     return changed
 
 
+def is_placeholder(address: str = ADDRESS) -> bool:
+    """Whether nobody has put a repository's own address in yet."""
+    return short(address).startswith("OWNER/")
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--if-placeholder"]:
+        del sys.argv[1]
+        if not is_placeholder():
+            sys.exit(print("The address is no placeholder: nothing to do."))
     if len(sys.argv) != 2:
-        sys.exit("Say the new address: python -m tools.address https://github.com/owner/name")
+        sys.exit(
+            "Say the new address: python -m tools.address https://github.com/owner/name"
+        )
     try:
         print(f"The address was changed in {change(sys.argv[1])} files.")
     except ValueError as error:

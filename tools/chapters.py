@@ -1,4 +1,6 @@
-"""What the tools know of a chapter: where it is, its code's fingerprint, how it is executed and read."""
+"""What the tools know of a chapter: where it is, its code's fingerprint, how it is
+executed and read.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ NOTEBOOKS = ROOT / "notebooks"
 
 
 def find(chosen: list[str]) -> list[Path]:
-    """The notebooks whose names begin with one of `chosen` ("01", "01_autoencoder"); all of them if none is given.
+    """The notebooks whose names begin with one of `chosen` ("01", "01_autoencoder");
+    all of them if none is given.
 
     Raises SystemExit with the names there are when one is not found.
     """
@@ -33,9 +36,14 @@ def find(chosen: list[str]) -> list[Path]:
     if not chosen:
         return there
     stems = [Path(name).stem for name in chosen]
-    unknown = [stem for stem in stems if not any(path.stem.startswith(stem) for path in there)]
+    unknown = [
+        stem for stem in stems if not any(path.stem.startswith(stem) for path in there)
+    ]
     if unknown:
-        sys.exit(f"There is no chapter {', '.join(unknown)}. There are: {', '.join(path.stem for path in there)}.")
+        sys.exit(
+            f"There is no chapter {', '.join(unknown)}. There are: "
+            f"{', '.join(path.stem for path in there)}."
+        )
     return [path for path in there if any(path.stem.startswith(stem) for stem in stems)]
 
 
@@ -70,7 +78,9 @@ def _outline(node):
     if isinstance(node, ast.keyword) and node.arg == "quick":
         node = ast.keyword("quick", ast.Constant(None))
     fields = ((name, _outline(value)) for name, value in ast.iter_fields(node))
-    return type(node).__name__, [field for field in fields if field[1] not in (None, [])]
+    return type(node).__name__, [
+        field for field in fields if field[1] not in (None, [])
+    ]
 
 
 def _is_text(node) -> bool:
@@ -82,7 +92,9 @@ def _is_text(node) -> bool:
 def title(notebook: nbformat.NotebookNode) -> str:
     """The text of the first heading."""
     for cell in notebook.cells:
-        match = re.match(r"#\s+(.+)", cell.source) if cell.cell_type == "markdown" else None
+        match = (
+            re.match(r"#\s+(.+)", cell.source) if cell.cell_type == "markdown" else None
+        )
         if match:
             return match.group(1).strip()
     return "Untitled"
@@ -142,14 +154,16 @@ def execute(
 
 
 def _stop_kernel(client: NotebookClient, done) -> None:
-    """Ends a kernel, and what it started, at once; one that is starting, when it has."""
+    """Ends a kernel and what it started at once; one that is starting, when it has."""
     while not done.done():
         provisioner = getattr(client.km, "provisioner", None)
         process = getattr(provisioner, "process", None)
         if process is not None:
             with contextlib.suppress(OSError):
                 if hasattr(os, "killpg"):
-                    os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+                    os.killpg(
+                        process.pid, signal.SIGKILL
+                    )  # it leads a group of its own
                 else:
                     process.kill()
         time.sleep(0.1)

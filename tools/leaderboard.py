@@ -1,14 +1,15 @@
-"""Where each flow stands on two moons: one picture and one table, made of what the chapters measured.
+"""Where each flow stands on two moons: one picture and one table, made of what the
+chapters measured.
 
     python -m tools.leaderboard
 
-writes them into docs/ and the README, from docs/leaderboard.json, which `make refresh` keeps. `make run` makes the same
-of its own figures and shows them on the index page. What is missing, or older than its chapter's code, is named.
+writes them into docs/ and the README, from docs/leaderboard.json, which `make refresh`
+keeps. `make run` makes the same of its own figures and shows them on the index page.
+What is missing, or older than its chapter's code, is named.
 """
 
 from __future__ import annotations
 
-import html
 import io
 import json
 import re
@@ -24,10 +25,19 @@ from tools import chapters
 from utils import plots
 
 DOCS = chapters.ROOT / "docs"
-BEGIN, END = "<!-- leaderboard: written by `make refresh` -->", "<!-- end of leaderboard -->"
+BEGIN, END = (
+    "<!-- leaderboard: written by `make refresh` -->",
+    "<!-- end of leaderboard -->",
+)
 TOP = 0.15  # nats: where the picture ends
-CHAPTER_COLOURS = plots.COLOURS[:3] + plots.COLOURS[4:]  # without the grey, which baselines have
-BASELINES = {"Gaussian", "Gaussians", "kernel"}  # words in the names of models that are no flows
+CHAPTER_COLOURS = (
+    plots.COLOURS[:3] + plots.COLOURS[4:]
+)  # without the grey, which baselines have
+BASELINES = {
+    "Gaussian",
+    "Gaussians",
+    "kernel",
+}  # words in the names of models that are no flows
 
 
 def time_text(value: float) -> str:
@@ -46,7 +56,9 @@ COLUMNS = {  # a figure's name in the results, its heading, and how it is writte
 
 
 def rows(results: dict) -> list[dict]:
-    """The models of all chapters that have a KL, nearest to the truth first; each knows its chapter and profile."""
+    """The models of all chapters that have a KL, nearest to the truth first; each knows
+    its chapter and profile.
+    """
     found = [
         {**row, "chapter": int(stem[:2]), "profile": entry["profile"]}
         for stem, entry in results.items()
@@ -57,14 +69,19 @@ def rows(results: dict) -> list[dict]:
 
 
 def notes(results: dict, codes: dict[str, str]) -> list[str]:
-    """A line for each chapter about two moons whose figures are missing, stale or from a short run.
+    """A line for each chapter about two moons whose figures are missing, stale or from
+    a short run.
 
     `codes` maps a chapter to the fingerprint of the code that gave its figures.
     """
     lines = []
     for path in chapters.find([]):
         notebook, stem = chapters.read(path), path.stem
-        if not any("moons.load(" in cell.source for cell in notebook.cells if cell.cell_type == "code"):
+        if not any(
+            "moons.load(" in cell.source
+            for cell in notebook.cells
+            if cell.cell_type == "code"
+        ):
             continue
         name = chapters.title(notebook)
         if stem not in results:
@@ -72,18 +89,29 @@ def notes(results: dict, codes: dict[str, str]) -> list[str]:
         elif codes.get(stem) != chapters.code_hash(notebook):
             lines.append(f"{name}: its figures are those of an earlier version.")
         elif results[stem]["profile"] != "full":
-            lines.append(f"{name}: figures of the {results[stem]['profile']} profile, which trains for moments only.")
+            lines.append(
+                f"{name}: figures of the {results[stem]['profile']} profile, which "
+                "trains for moments only."
+            )
     return lines
 
 
 def picture(found: list[dict]) -> str:
-    """KL against seconds of training, as SVG; the floor is 0, the truth, and a root's scale opens up what is small."""
+    """KL against seconds of training, as SVG; the floor is 0, the truth, and a root's
+    scale opens up what is small.
+    """
     figure, axis = plt.subplots(figsize=(plots.WIDTH, 4.2))
-    axis.set_yscale("function", functions=(lambda kl: abs(kl) ** 0.5, lambda root: root**2))
+    axis.set_yscale(
+        "function", functions=(lambda kl: abs(kl) ** 0.5, lambda root: root**2)
+    )
     markers = iter("osD^vPX<>p*hdH8" * 3)
     for row in reversed(found):
         baseline = bool(BASELINES & set(re.findall(r"\w+", row["model"])))
-        colour = "0.45" if baseline else CHAPTER_COLOURS[(row["chapter"] - 4) % len(CHAPTER_COLOURS)]
+        colour = (
+            "0.45"
+            if baseline
+            else CHAPTER_COLOURS[(row["chapter"] - 4) % len(CHAPTER_COLOURS)]
+        )
         outside = row["kl"] > TOP
         axis.errorbar(
             row["train_seconds"],
@@ -97,17 +125,35 @@ def picture(found: list[dict]) -> str:
             clip_on=False,
             label=f"{row['kl']:.4f}  {label(row)}" + (" (above)" if outside else ""),
         )
-    axis.set(xscale="log", ylim=(0, TOP), xlabel="seconds of training", ylabel="KL to the truth (nats)")
-    axis.set_yticks([0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15], ["0", "0.005", "0.01", "0.02", "0.05", "0.1", "0.15"])
+    axis.set(
+        xscale="log",
+        ylim=(0, TOP),
+        xlabel="seconds of training",
+        ylabel="KL to the truth (nats)",
+    )
+    axis.set_yticks(
+        [0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15],
+        ["0", "0.005", "0.01", "0.02", "0.05", "0.1", "0.15"],
+    )
     axis.set_xticks([0.01, 0.1, 1, 10, 100], ["0.01", "0.1", "1", "10", "100"])
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="0.9")
     axis.legend(
-        frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9, title="KL and model (chapter)"
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1.02, 0.5),
+        fontsize=9,
+        title="KL and model (chapter)",
     )
     buffer = io.StringIO()
     with plt.rc_context({"svg.hashsalt": "leaderboard"}):
-        figure.savefig(buffer, format="svg", bbox_inches="tight", facecolor="white", metadata={"Date": None})
+        figure.savefig(
+            buffer,
+            format="svg",
+            bbox_inches="tight",
+            facecolor="white",
+            metadata={"Date": None},
+        )
     plt.close(figure)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
@@ -117,8 +163,13 @@ def label(row: dict) -> str:
 
 
 def cells(row: dict) -> list[str]:
-    """The figures of a row as they are shown; a figure that was not measured stays empty."""
-    shown = [form(row[key]) if row.get(key) is not None else "" for key, (_, form) in COLUMNS.items()]
+    """The figures of a row as they are shown; a figure that was not measured stays
+    empty.
+    """
+    shown = [
+        form(row[key]) if row.get(key) is not None else ""
+        for key, (_, form) in COLUMNS.items()
+    ]
     shown[0] += f" ± {row['kl_se']:.4f}"
     return shown
 
@@ -126,54 +177,33 @@ def cells(row: dict) -> list[str]:
 def markdown(found: list[dict]) -> str:
     """The table of the README."""
     head = ["model (chapter)", *(heading for heading, _ in COLUMNS.values())]
-    lines = [head, ["---", *["---:"] * len(COLUMNS)], *([label(row), *cells(row)] for row in found)]
+    lines = [
+        head,
+        ["---", *["---:"] * len(COLUMNS)],
+        *([label(row), *cells(row)] for row in found),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def section(results: dict, codes: dict[str, str]) -> str:
-    """The part of the index page: the picture, what is missing, and a table that a click on a heading sorts."""
+def page(results: dict, codes: dict[str, str] | None = None) -> str:
+    """The leaderboard of the site: picture, what is missing, a table that sorts."""
     found = rows(results)
-    said = "".join(f"<li>{html.escape(line)}</li>" for line in notes(results, codes))
-    said = f"<ul>{said}</ul>" if said else ""
+    codes = codes or {stem: entry.get("code") for stem, entry in results.items()}
+    said = [f"- {line}" for line in notes(results, codes)]
     if not found:
-        return said
-    svg = picture(found)
-    head = "".join(
-        f'<th aria-sort="none"><button>{name}</button></th>'
-        for name in ["model (chapter)", *(heading for heading, _ in COLUMNS.values()), "profile"]
-    )
-    body = "".join(_html_row(row) for row in found)
-    table = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="picture">{svg[svg.index("<svg") :]}</div>\n{said}{table}\n<script>{SORT}</script>'
+        return "\n".join(said)
+    alt = "KL against seconds of training, for every model of two moons"
+    table = f"```{{table}}\n:class: sortable\n\n{markdown(found)}\n```"
+    return "\n".join([f"![{alt}](leaderboard.svg)", "", *said, "", table])
 
 
-def _html_row(row: dict) -> str:
-    values = [label(row), *(row.get(key, "") for key in COLUMNS), row["profile"]]
-    shown = [label(row), *cells(row), row["profile"]]
-    pairs = zip(values, shown, strict=True)
-    return "<tr>" + "".join(f'<td data-value="{html.escape(str(v))}">{html.escape(s)}</td>' for v, s in pairs) + "</tr>"
-
-
-SORT = """
-for (const button of document.querySelectorAll("table.sortable button")) {
-  button.onclick = () => {
-    const head = button.parentElement, column = head.cellIndex, body = head.closest("table").tBodies[0];
-    const up = head.getAttribute("aria-sort") !== "ascending";
-    for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
-    head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const value = row => row.cells[column].dataset.value;
-    const order = (a, b) => isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
-    const rows = [...body.rows].filter(value).sort((a, b) => order(value(a), value(b)) * (up ? 1 : -1));
-    body.append(...rows, ...[...body.rows].filter(row => !value(row)));  // what was not measured comes last
-  };
-}
-"""
-
-# ------------------------------------------------------------------------------------------------ docs
+# ------------------------------------------------------------------ docs
 
 
 def keep(stem: str, entry: dict | None, code: str) -> bool:
-    """Puts a chapter's figures, with the fingerprint of its code, into docs/leaderboard.json, if it has any of a KL."""
+    """Puts a chapter's figures, with the fingerprint of its code, into
+    docs/leaderboard.json, if it has any of a KL.
+    """
     if not entry or not rows({stem: entry}):
         return False
     kept = stored() | {stem: {**entry, "code": code}}
@@ -200,7 +230,9 @@ def faults() -> list[str]:
 
 
 def write_docs(readme: Path = chapters.ROOT / "README.md") -> None:
-    """Writes docs/leaderboard.svg and the README's table. Raises ValueError if the README has no place for it."""
+    """Writes docs/leaderboard.svg and the README's table. Raises ValueError if the
+    README has no place for it.
+    """
     text = readme.read_text("utf-8")
     if BEGIN not in text or END not in text:
         raise ValueError(f"{readme.name} has no lines {BEGIN} and {END}.")
@@ -210,12 +242,17 @@ def write_docs(readme: Path = chapters.ROOT / "README.md") -> None:
     said = [f"Measured on {' and '.join(machines)}.", *stored_notes()]
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     (DOCS / "leaderboard.svg").write_text(picture(found), "utf-8")
-    readme.write_text(f"{before}{BEGIN}\n{markdown(found)}\n\n{' '.join(said)}\n{END}{after}", "utf-8")
+    readme.write_text(
+        f"{before}{BEGIN}\n{markdown(found)}\n\n{' '.join(said)}\n{END}{after}", "utf-8"
+    )
 
 
 def codes_of(folder: Path) -> dict[str, str]:
     """The fingerprints of the executed notebooks in a folder."""
-    return {path.stem: chapters.code_hash(nbformat.read(path, as_version=4)) for path in folder.glob("*.ipynb")}
+    return {
+        path.stem: chapters.code_hash(nbformat.read(path, as_version=4))
+        for path in folder.glob("*.ipynb")
+    }
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Executes the chapters in place, in the full profile, and stores outputs in one normal form.
+"""Executes the chapters in place, in the full profile, and stores outputs in one normal
+form.
 
     python -m tools.refresh [01 …]
 
-A chapter that fails is left as it was. Running it twice changes nothing but figures and timings. The figures on two
-moons go into docs/leaderboard.json, and from there into the README; two of the pictures make the one on its top.
+A chapter that fails is left as it was. Running it twice changes nothing but figures and
+timings. The figures on two moons go into docs/leaderboard.json, and from there into the
+README; two of the pictures make the one on its top.
 """
 
 from __future__ import annotations
@@ -17,19 +19,26 @@ import sys
 import nbformat
 from PIL import Image
 
-from tools import chapters, leaderboard, opening
+from tools import chapters, leaderboard, pictures
 from tools.run import Screen
 from utils import course, results
 from utils.progress import clock
 
-KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+KERNEL = {
+    "display_name": "Python 3 (ipykernel)",
+    "language": "python",
+    "name": "python3",
+}
 LARGE_PICTURE = 50_000  # bytes
-CPP_LOG = re.compile(r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d|[IWE]0000 )")
+CPP_LOG = re.compile(
+    r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d|[IWE]0000 )"
+)
 
 
 def main(chosen: list[str]) -> int:
     failed, kept, stored = 0, False, set()
-    # What is stored is what the text speaks of: the real clothes and the drawn faces, not a stand-in or photographs.
+    # What is stored is what the text speaks of: the real clothes and the drawn faces,
+    # not a stand-in or photographs.
     os.environ["COURSE_DATA"] = "fashion-mnist"
     for variable in ("COURSE_FACES", "CELEBA_DIR"):
         os.environ.pop(variable, None)
@@ -43,22 +52,26 @@ def main(chosen: list[str]) -> int:
             with course.replacing(path) as part:
                 nbformat.write(notebook, part)
             stored.add(path.stem)
-            kept |= leaderboard.keep(path.stem, results.read().get(path.stem), chapters.code_hash(notebook))
+            kept |= leaderboard.keep(
+                path.stem, results.read().get(path.stem), chapters.code_hash(notebook)
+            )
             show.end(f"stored after {clock(seconds)}")
         except (chapters.Failed, course.CourseError, ValueError) as failure:
             failed += 1
             show.end(f"FAILED, left as it was: {failure}")
     if kept:
         leaderboard.write_docs()
-    if stored & {stem for stem, _ in opening.PARTS.values()}:
-        opening.write()
+    if stored & {stem for stem, _ in pictures.PICTURES.values()}:
+        pictures.write()
     return 1 if failed else 0
 
 
 def normalise(notebook: nbformat.NotebookNode) -> None:
-    """Brings an executed notebook into the stored form: counts from 1, no widgets, no C++ log lines, known metadata.
+    """Brings an executed notebook into the stored form: counts from 1, no widgets, no
+    C++ log lines, known metadata.
 
-    Raises ValueError if a cell wrote anything else to stderr: a warning that a reader would see is mended, not hidden.
+    Raises ValueError if a cell wrote anything else to stderr: a warning that a reader
+    would see is mended, not hidden.
     """
     count = 0
     for number, cell in enumerate(notebook.cells, 1):
@@ -67,7 +80,9 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
             continue
         count += 1
         cell.execution_count = count
-        cell.outputs = [output for output in cell.outputs if not _is_log(output, number)]
+        cell.outputs = [
+            output for output in cell.outputs if not _is_log(output, number)
+        ]
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = count
@@ -80,7 +95,11 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": KERNEL,
-            "language_info": {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"},
+            "language_info": {
+                "name": "python",
+                "file_extension": ".py",
+                "mimetype": "text/x-python",
+            },
             "course": {"code": chapters.code_hash(notebook)},
         }
     )
@@ -88,7 +107,9 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
 
 
 def smaller_png(encoded: str) -> str:
-    """A PNG in base64 as it is, or with a palette of 256 colours if it is large: then it takes a third of the room."""
+    """A PNG in base64 as it is, or with a palette of 256 colours if it is large: then
+    it takes a third of the room.
+    """
     raw = base64.b64decode(encoded)
     if len(raw) <= LARGE_PICTURE:
         return encoded
@@ -96,7 +117,9 @@ def smaller_png(encoded: str) -> str:
         if picture.mode == "P" or picture.n_frames > 1:  # has a palette, or moves
             return encoded
         buffer = io.BytesIO()
-        picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
+        picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(
+            buffer, "PNG", optimize=True
+        )
     return base64.b64encode(buffer.getvalue()).decode()
 
 

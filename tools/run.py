@@ -1,20 +1,23 @@
-"""Runs the course: executes every chapter in the full profile and makes the pages to read, under output/.
+"""Runs the course: executes every chapter in the full profile and makes the pages to
+read, under output/.
 
     python -m tools.run [01 02_vae …]
 
-The notebooks in notebooks/ stay as they are. A chapter that fails is named at the end, with its cell and its error;
-the others still run, and the exit status is then 1.
+The notebooks in notebooks/ stay as they are. A chapter that fails is named at the end,
+with its cell and its error; the others still run, and the exit status is then 1.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
+import nbformat
 from tqdm import tqdm
 
-from tools import chapters, pages
-from utils import course
+from tools import chapters, site
+from utils import course, results
 from utils.progress import clock
 
 
@@ -22,7 +25,7 @@ def main(chosen: list[str]) -> int:
     paths = chapters.find(chosen)
     output = course.output_root()
     course.output()  # says so at once where nothing can be written
-    folder = course.output_root() / "pages"
+    folder = output / "notebooks"
     started = time.perf_counter()
     failures = {}
     for number, path in enumerate(paths, 1):
@@ -35,16 +38,36 @@ def main(chosen: list[str]) -> int:
             failures[path.stem] = str(failure)
             screen.end(f"FAILED at {failure}")
         try:
-            pages.write(notebook, path, folder)
-        except (OSError, course.CourseError) as error:
-            failures[path.stem] = f"writing its page: {error}"
-    pages.write_index(folder, output / "index.html", failures)
+            with course.replacing(folder / path.name) as part:
+                nbformat.write(notebook, part)
+        except course.CourseError as error:
+            failures[path.stem] = f"writing its notebook: {error}"
+    problem = write_site(output, folder, failures)
     spent = clock(time.perf_counter() - started)
     print(f"{len(paths) - len(failures)} of {len(paths)} chapters in {spent}.")
-    print(f"Read them: {output / 'index.html'}")
+    print(problem or f"Read them: {output / 'index.html'}")
     for stem, failure in failures.items():
         print(f"{stem} failed at {failure}")
-    return 1 if failures else 0
+    return 1 if failures or problem else 0
+
+
+def write_site(output: Path, copies: Path, failures: dict[str, str]) -> str | None:
+    """The site of the executed copies, and the page that opens it; or what is wrong."""
+    try:
+        site.build(output / "site", copies, results.read(), failures)
+        with course.replacing(output / "index.html") as part:
+            part.write_text(OPENS_THE_SITE, "utf-8")
+    except (site.SiteError, course.CourseError, OSError) as error:
+        return f"The site could not be made: {error}"
+    return None
+
+
+OPENS_THE_SITE = """<!DOCTYPE html>
+<meta charset="utf-8">
+<title>Generative models, a notebook course</title>
+<meta http-equiv="refresh" content="0; url=site/index.html">
+<a href="site/index.html">Generative models, a notebook course</a>
+"""
 
 
 class Screen:
@@ -52,7 +75,9 @@ class Screen:
 
     def __init__(self, label: str):
         self.label = label
-        self.bar = tqdm(desc=label, unit="cell", file=sys.stdout, disable=None, leave=False)
+        self.bar = tqdm(
+            desc=label, unit="cell", file=sys.stdout, disable=None, leave=False
+        )
         if self.bar.disable:
             print(f"{label} ...", flush=True)
 

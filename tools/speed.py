@@ -2,10 +2,10 @@
 
     python -m tools.speed
 
-Minutes of the course are those of the reference: two cores of an Intel Xeon with AVX-512
-and AMX. Three things that chapters spend their time on are timed here: training a small
-flow of dense layers, a step of a convolutional network, and compiling. The models are
-this file's own, so that the figures stay comparable when chapters change.
+Minutes of the course are those of the reference: two cores of an Intel Xeon with
+AVX-512 and AMX. Three things that chapters spend their time on are timed here: training
+a small flow of dense layers, a step of a convolutional network, and compiling. The
+models are this file's own, so that the figures stay comparable when chapters change.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def main() -> None:
     ratios = [measured[name] / seconds for name, seconds in SECONDS.items()]
     for (name, seconds), ratio in zip(SECONDS.items(), ratios, strict=True):
         print(
-            f"{name:18} {measured[name]:7.3f} s   reference {seconds:.3f} s   x {ratio:.2f}"
+            f"{name:18} {measured[name]:7.3f} s   reference {seconds:.3f} s   x "
+            f"{ratio:.2f}"
         )
     factor = statistics.geometric_mean(ratios)
     print(f"Factor {factor:.1f}: multiply the course's minutes by it.")

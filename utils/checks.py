@@ -134,7 +134,8 @@ def integral(
 
 
 def square(limit: float, points: int) -> tuple[np.ndarray, float]:
-    """The middles of points × points equal cells of [−limit, limit]², and a cell's area.
+    """The middles of points × points equal cells of [−limit, limit]², and a cell's
+    area.
 
     (points², 2) float32, row by row from the bottom left, so that values at them,
     reshaped to (points, points), are an image with origin "lower".
@@ -181,7 +182,8 @@ def finite(x, name: str) -> np.ndarray:
         ) from None
     if x.ndim < 2:
         raise course.CourseError(
-            f"{name} has shape {x.shape}: give an array with one point a row, (count, D)."
+            f"{name} has shape {x.shape}: give an array with one point a row, (count, "
+            "D)."
         )
     bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
     if bad.any():

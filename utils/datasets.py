@@ -1,4 +1,6 @@
-"""The images of the chapters: Fashion-MNIST and its stand-in, CelebA and the drawn faces."""
+"""The images of the chapters: Fashion-MNIST and its stand-in, CelebA and the drawn
+faces.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from utils import course
 from utils.course import CourseError
 
 FASHION_CLASSES = (
-    "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker",
+    "Bag", "Ankle boot",
 )  # fmt: skip
 DIGIT_CLASSES = tuple(f"Digit {digit}" for digit in range(10))
 
@@ -40,8 +43,9 @@ CONNECT_SECONDS = 15
 class Images:
     """A labelled set of grey images.
 
-    x_train, x_test: uint8 `(count, 28, 28)`, 0 is black; y_train, y_test: int `(count,)`, an index of `class_names`.
-    `name` is for people, `slug` for folders; `complete` is False for the stand-in.
+    x_train, x_test: uint8 `(count, 28, 28)`, 0 is black; y_train, y_test: int
+    `(count,)`, an index of `class_names`. `name` is for people, `slug` for folders;
+    `complete` is False for the stand-in.
     """
 
     name: str
@@ -54,7 +58,8 @@ class Images:
     complete: bool = True
 
     def __str__(self):
-        return f"{self.name}: {len(self.x_train):,} training and {len(self.x_test):,} test images"
+        train, test = len(self.x_train), len(self.x_test)
+        return f"{self.name}: {train:,} training and {test:,} test images"
 
 
 def fashion_mnist() -> Images:
@@ -91,7 +96,7 @@ def fashion_mnist() -> Images:
     return Images("Fashion-MNIST", "fashion-mnist", FASHION_CLASSES, *arrays)
 
 
-# ------------------------------------------------------------------ Fashion-MNIST
+# ------------------------------------------------------------------ MNIST
 
 
 def _fashion_file(name: str) -> np.ndarray:
@@ -172,15 +177,17 @@ def _unpacked(path: Path) -> np.ndarray | None:
     return content if len(content) == FASHION_FILES[path.name] else None
 
 
-# ------------------------------------------------------------------------------------------------ the stand-in
+# ------------------------------------------------------------------ in
 
 
 def digits(copies: int = 14, seed: int = 0) -> Images:
-    """Scikit-learn's 1,797 handwritten digits (8 x 8, real, part of the package) in Fashion-MNIST's shapes.
+    """Scikit-learn's 1,797 handwritten digits (8 x 8, real, part of the package) in
+    Fashion-MNIST's shapes.
 
-    Split into training and test images first, by class; each training image is then kept once and joined by `copies`
-    variants, shifted by up to 2 pixels, turned by up to 12 degrees and scaled by up to 12 %. Enlarged to 20 x 20 by a
-    cubic spline and set in a black frame of 4, as in MNIST.
+    Split into training and test images first, by class; each training image is then
+    kept once and joined by `copies` variants, shifted by up to 2 pixels, turned by up
+    to 12 degrees and scaled by up to 12 %. Enlarged to 20 x 20 by a cubic spline and
+    set in a black frame of 4, as in MNIST.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -231,7 +238,8 @@ def _warp(image: np.ndarray, turn=0.0, scale=1.0, shift=(0.0, 0.0)) -> np.ndarra
 
 CELEBA_TERMS = (
     "CelebA is for non-commercial research. Its images belong to their owners, and the "
-    "faces to people: see https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html for the terms."
+    "faces to people: see https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html for the "
+    "terms."
 )
 PARTS = {0: "train", 1: "validation", 2: "test"}
 
@@ -314,7 +322,8 @@ def read_faces(root: Path, name: str, slug: str, count: int | None = None) -> Fa
     folder = next((f for f in (outer / outer.name, outer) if _pictures(f)), None)
     if folder is None:
         raise CourseError(
-            f"No jpg or png files in {outer}: CELEBA_DIR is to be the folder that holds it."
+            f"No jpg or png files in {outer}: CELEBA_DIR is to be the folder that "
+            "holds it."
         )
     files = _pictures(folder)
     if count and count < len(files):  # evenly: CelebA's first 162,770 are for training
@@ -360,7 +369,8 @@ def _read_table(path: Path, folder: Path, files: list[str]) -> pd.DataFrame:
     wanted = [file.lower() for file in files]
     missing = [name for name in wanted if name not in table.index]
     if missing or not table.index.is_unique:
-        what = f"has no row for {len(missing)} of {len(files)} pictures in {folder}, such as"
+        what = f"has no row for {len(missing)} of {len(files)} pictures in {folder}, "
+        what += "such as"
         twice = table.index[table.index.duplicated()]
         said = f"{what} {missing[0]}" if missing else f"has two rows for {twice[0]}"
         raise CourseError(f"{path.name} {said}: use the csv that belongs to them.")
@@ -393,6 +403,7 @@ def _download_celeba() -> Path:
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise CourseError(
-            f"CelebA could not be downloaded ({reason}): connect to the network, give a "
+            f"CelebA could not be downloaded ({reason}): connect to the network, give "
+            "a "
             "folder that has it by CELEBA_DIR, or unset COURSE_FACES for drawn faces."
         ) from None

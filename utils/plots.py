@@ -1,20 +1,27 @@
-"""Pictures that more than one chapter draws: same sizes, same colours, and words for who cannot see them.
+"""Pictures that more than one chapter draws: same sizes, same colours, and words for
+who cannot see them.
 
-Every function draws, shows the figure with `alt` as its alternative text, and closes it.
+Every function draws, shows the figure with `alt` as its alternative text, and closes
+it.
 """
 
 from __future__ import annotations
 
 import io
+import xml.etree.ElementTree as ElementTree
 from itertools import cycle
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
-# Chapters are drawn by matplotlib's own settings, whatever a reader's matplotlibrc says:
-# the white letters of a dark theme would vanish on the white of a page.
+from utils.course import ROOT, CourseError
+
+# Chapters are drawn by matplotlib's own settings, whatever a reader's matplotlibrc
+# says: the white letters of a dark theme would vanish on the white of a page.
 plt.rcdefaults()
 
 # Ten colours chosen by a survey to be told apart with normal and with colour-deficient
@@ -22,6 +29,7 @@ plt.rcdefaults()
 COLOURS = tuple(plt.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"])
 WIDTH = 9.0  # inches: the width of every figure
 DPI = 90
+FIGURES = ROOT / "notebooks" / "figures"
 
 
 def show(figure: plt.Figure, alt: str) -> None:
@@ -34,20 +42,56 @@ def show(figure: plt.Figure, alt: str) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
     plt.close(figure)
-    display({"image/png": buffer.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+    display(
+        {"image/png": buffer.getvalue(), "text/plain": alt},
+        raw=True,
+        metadata={"image/png": {"alt": alt}},
+    )
 
 
-def image_rows(rows: dict[str, np.ndarray], alt: str, columns: list[str] | None = None) -> None:
+def drawing(name: str) -> None:
+    """Shows a drawing of notebooks/figures/, with its description as alternative text.
+
+    What is shown is the PNG, since outputs in SVG are not seen everywhere.
+    """
+    from IPython.display import display
+
+    svg = FIGURES / f"{name}.svg"
+    png = svg.with_suffix(".png")
+    if not svg.exists() or not png.exists():
+        there = ", ".join(sorted(path.stem for path in FIGURES.glob("*.svg")))
+        raise CourseError(f"There is no drawing {name!r}. There are: {there}.")
+    width, alt = Image.open(png).width // 2, words_of(svg)[1]
+    data = {"image/png": png.read_bytes(), "text/plain": alt}
+    display(data, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
+
+
+def words_of(svg: Path) -> tuple[str, str]:
+    """The title and the description that an SVG holds, in one line each."""
+    root = ElementTree.parse(svg).getroot()
+    space = {"svg": "http://www.w3.org/2000/svg"}
+    found = [root.findtext(f"svg:{name}", "", space) for name in ("title", "desc")]
+    title, description = (" ".join(text.split()) for text in found)
+    if not title or not description:
+        raise CourseError(f"{svg.name} has no title or no description.")
+    return title, description
+
+
+def image_rows(
+    rows: dict[str, np.ndarray], alt: str, columns: list[str] | None = None
+) -> None:
     """Rows of images under one another, each with its name at the left.
 
-    `rows` maps a name to images `(count, height, width[, channels])` in [0, 1], the same count in each row; `columns`
-    are titles over the first row.
+    `rows` maps a name to images `(count, height, width[, channels])` in [0, 1], the
+    same count in each row; `columns` are titles over the first row.
     """
     count = len(next(iter(rows.values())))
     if columns is not None and len(columns) != count:
         raise ValueError(f"{len(columns)} titles do not fit {count} columns.")
     side = (WIDTH - 1.2) / count
-    figure, axes = plt.subplots(len(rows), count, figsize=(WIDTH, side * len(rows) + 0.3), squeeze=False)
+    figure, axes = plt.subplots(
+        len(rows), count, figsize=(WIDTH, side * len(rows) + 0.3), squeeze=False
+    )
     for row, (name, images) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(row, images, strict=True):
             draw_image(axis, image)
@@ -58,11 +102,24 @@ def image_rows(rows: dict[str, np.ndarray], alt: str, columns: list[str] | None 
     show(figure, alt)
 
 
-def image_grid(images: np.ndarray, alt: str, columns: int, titles: list[str] | None = None, width=WIDTH) -> None:
-    """Images `(count, height, width[, channels])` in [0, 1], row by row, with an optional title over each."""
+def image_grid(
+    images: np.ndarray,
+    alt: str,
+    columns: int,
+    titles: list[str] | None = None,
+    width=WIDTH,
+) -> None:
+    """Images `(count, height, width[, channels])` in [0, 1], row by row, with an
+    optional title over each.
+    """
     lines = -(-len(images) // columns)
     side = width / columns
-    figure, axes = plt.subplots(lines, columns, figsize=(width, (side + 0.25 * bool(titles)) * lines), squeeze=False)
+    figure, axes = plt.subplots(
+        lines,
+        columns,
+        figsize=(width, (side + 0.25 * bool(titles)) * lines),
+        squeeze=False,
+    )
     for axis in axes.flat[len(images) :]:
         axis.axis("off")
     for index, image in enumerate(images):
@@ -74,10 +131,17 @@ def image_grid(images: np.ndarray, alt: str, columns: int, titles: list[str] | N
 
 
 def draw_image(axis, image: np.ndarray) -> None:
-    """One image in [0, 1] on an axis without ticks; a single channel is drawn dark on white, as in print."""
+    """One image in [0, 1] on an axis without ticks; a single channel is drawn dark on
+    white, as in print.
+    """
     image = np.asarray(image)
     grey = image.ndim == 2 or image.shape[-1] == 1
-    axis.imshow(image.squeeze() if grey else image, cmap="Greys" if grey else None, vmin=0, vmax=1)
+    axis.imshow(
+        image.squeeze() if grey else image,
+        cmap="Greys" if grey else None,
+        vmin=0,
+        vmax=1,
+    )
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():
@@ -85,18 +149,29 @@ def draw_image(axis, image: np.ndarray) -> None:
 
 
 def embedding(
-    axis, points: np.ndarray, labels: np.ndarray, class_names, x_label="z₁", y_label="z₂", name_classes: bool = True
+    axis,
+    points: np.ndarray,
+    labels: np.ndarray,
+    class_names,
+    x_label="z₁",
+    y_label="z₂",
+    name_classes: bool = True,
 ) -> None:
-    """A scatter of 2-D points `(count, 2)` coloured by class on an axis, each class named at its median."""
+    """A scatter of 2-D points `(count, 2)` coloured by class on an axis, each class
+    named at its median.
+    """
     for index, name in enumerate(class_names):
         chosen = points[labels == index]
-        axis.scatter(*chosen.T, s=5, alpha=0.6, color=COLOURS[index], linewidths=0, label=name)
+        axis.scatter(
+            *chosen.T, s=5, alpha=0.6, color=COLOURS[index], linewidths=0, label=name
+        )
     if name_classes:
         for index, name in enumerate(class_names):
             where = np.median(points[labels == index], axis=0)
             axis.annotate(
-                name, where, ha="center", va="center", fontsize=9, weight="bold", color=COLOURS[index],
-                path_effects=[withStroke(linewidth=3, foreground="white")],
+                name, where, ha="center", va="center", fontsize=9, weight="bold",
+                color=COLOURS[index], path_effects=[withStroke(linewidth=3,
+                foreground="white")],
             )  # fmt: skip
     axis.set_aspect("equal")
     axis.set_xlabel(x_label)
@@ -104,37 +179,59 @@ def embedding(
 
 
 def class_legend(figure, axis, columns: int = 5) -> None:
-    """The legend of an embedding, under the figure: class names beside dots large enough to see their colour."""
+    """The legend of an embedding, under the figure: class names beside dots large
+    enough to see their colour.
+    """
     handles, names = axis.get_legend_handles_labels()
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.02), "ncols": columns}
-    legend = figure.legend(handles, names, markerscale=3, frameon=False, handletextpad=0.1, **place)
+    legend = figure.legend(
+        handles, names, markerscale=3, frameon=False, handletextpad=0.1, **place
+    )
     for handle in legend.legend_handles:
         handle.set_alpha(1)
 
 
 def curves(
-    lines: dict[str, tuple], alt: str, x_label: str, y_label: str, levels: dict[str, float] | None = None,
-    y_limits=None, marks: bool = True,
+    lines: dict[str, tuple], alt: str, x_label: str, y_label: str, levels: dict[str,
+    float] | None = None, y_limits=None, marks: bool = True,
 ) -> None:  # fmt: skip
-    """Lines `name: (x, y)` in one picture, each with its own marker if `marks`, over named horizontal levels."""
+    """Lines `name: (x, y)` in one picture, each with its own marker if `marks`, over
+    named horizontal levels.
+    """
     figure, axis = plt.subplots(figsize=(WIDTH, 4))
     styles = zip(cycle("osD^vPX*"), cycle(COLOURS))  # endless, so that no line is lost
     for (name, (x, y)), (marker, colour) in zip(lines.items(), styles):
         axis.plot(x, y, marker=marker if marks else None, color=colour, label=name)
     for (name, level), style in zip((levels or {}).items(), cycle(("--", ":", "-."))):
-        axis.axhline(level, color="0.35", linestyle=style, linewidth=1.2, label=f"{name}: {level:.4f}")
+        axis.axhline(
+            level,
+            color="0.35",
+            linestyle=style,
+            linewidth=1.2,
+            label=f"{name}: {level:.4f}",
+        )
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.set_ylim(y_limits)
-    if all(isinstance(x, range) for x, _ in lines.values()):  # epochs come in whole numbers
+    if all(
+        isinstance(x, range) for x, _ in lines.values()
+    ):  # epochs come in whole numbers
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
     show(figure, alt)
 
 
-def points_panels(panels: dict[str, tuple], alt: str, limit: float = 3.0, columns: int = 4, classes=None) -> None:
-    """Panels `title: points (count, 2)`, or `title: (points, labels)` coloured by class, all on [−limit, limit]²."""
+def points_panels(
+    panels: dict[str, tuple],
+    alt: str,
+    limit: float = 3.0,
+    columns: int = 4,
+    classes=None,
+) -> None:
+    """Panels `title: points (count, 2)`, or `title: (points, labels)` coloured by
+    class, all on [−limit, limit]².
+    """
     figure, axes = _square_panels(len(panels), columns)
     for axis, (title, content) in zip(axes[: len(panels)], panels.items(), strict=True):
         points, labels = content if isinstance(content, tuple) else (content, None)
@@ -145,21 +242,30 @@ def points_panels(panels: dict[str, tuple], alt: str, limit: float = 3.0, column
     show(figure, alt)
 
 
-def draw_points(axis, points: np.ndarray, labels=None, limit: float = 3.0, classes=None) -> None:
-    """Points (count, 2) on an axis that shows [−limit, limit]², coloured by their labels 0, 1, …, or grey without."""
+def draw_points(
+    axis, points: np.ndarray, labels=None, limit: float = 3.0, classes=None
+) -> None:
+    """Points (count, 2) on an axis that shows [−limit, limit]², coloured by their
+    labels 0, 1, …, or grey without.
+    """
     style = {"s": 3, "alpha": 0.5, "linewidths": 0}
     if labels is None:
         axis.scatter(*points.T, color="0.35", **style)
     else:
         for index in range(int(max(labels)) + 1):
             name = classes[index] if classes else None
-            axis.scatter(*points[labels == index].T, color=COLOURS[index], label=name, **style)
+            axis.scatter(
+                *points[labels == index].T, color=COLOURS[index], label=name, **style
+            )
     axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     axis.tick_params(labelsize=8)
 
 
-def density_panels(panels: dict[str, np.ndarray], alt: str, limit: float, columns: int = 4, top=None) -> None:
-    """Panels `title: density (n, n)` over [−limit, limit]², from the bottom left, all with one scale of colours.
+def density_panels(
+    panels: dict[str, np.ndarray], alt: str, limit: float, columns: int = 4, top=None
+) -> None:
+    """Panels `title: density (n, n)` over [−limit, limit]², from the bottom left, all
+    with one scale of colours.
 
     The scale ends at `top`, by default the largest value of the first panel.
     """
@@ -167,7 +273,9 @@ def density_panels(panels: dict[str, np.ndarray], alt: str, limit: float, column
     figure, axes = _square_panels(len(panels), columns)
     for axis, (title, values) in zip(axes[: len(panels)], panels.items(), strict=True):
         extent = (-limit, limit, -limit, limit)
-        image = axis.imshow(values, origin="lower", extent=extent, cmap="BuPu", vmin=0, vmax=top)
+        image = axis.imshow(
+            values, origin="lower", extent=extent, cmap="BuPu", vmin=0, vmax=top
+        )
         axis.set_title(title, fontsize=10)
         axis.tick_params(labelsize=8)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, fraction=0.03, pad=0.02)
@@ -179,19 +287,29 @@ def _square_panels(count: int, columns: int):
     columns = min(count, columns)
     lines = -(-count // columns)
     side = WIDTH / max(columns, 2)
-    figure, axes = plt.subplots(lines, columns, figsize=(side * columns, (side + 0.2) * lines), squeeze=False)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(side * columns, (side + 0.2) * lines), squeeze=False
+    )
     for axis in axes.flat[count:]:
         axis.axis("off")
     return figure, list(axes.flat)
 
 
-def animation(draw, frames: int, alt: str, size: float = 3.6, milliseconds: int = 80, hold: int = 1200) -> None:
-    """An animation that plays wherever a picture is shown: `draw(axis, frame)` draws each of `frames` on an empty axis.
+def animation(
+    draw,
+    frames: int,
+    alt: str,
+    size: float = 3.6,
+    milliseconds: int = 80,
+    hold: int = 1200,
+) -> None:
+    """An animation that plays wherever a picture is shown: `draw(axis, frame)` draws
+    each of `frames` on an empty axis.
 
-    It is an animated PNG, which needs no script; the first and the last frame stay for `hold` milliseconds.
+    It is an animated PNG, which needs no script; the first and the last frame stay for
+    `hold` milliseconds.
     """
     from IPython.display import display
-    from PIL import Image
 
     pictures = []
     figure, axis = plt.subplots(figsize=(size, size), dpi=DPI)
@@ -202,9 +320,26 @@ def animation(draw, frames: int, alt: str, size: float = 3.6, milliseconds: int 
         pictures.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
     plt.close(figure)
     some = np.concatenate([pictures[0], pictures[frames // 2], pictures[-1]])
-    palette = Image.fromarray(some).quantize(32)  # one for all frames: that makes the file small
-    pictures = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
+    palette = Image.fromarray(some).quantize(
+        32
+    )  # one for all frames: that makes the file small
+    pictures = [
+        Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE)
+        for p in pictures
+    ]
     buffer = io.BytesIO()
     times = [hold, *[milliseconds] * (frames - 2), hold]
-    pictures[0].save(buffer, "PNG", save_all=True, append_images=pictures[1:], duration=times, loop=0, optimize=True)
-    display({"image/png": buffer.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+    pictures[0].save(
+        buffer,
+        "PNG",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=times,
+        loop=0,
+        optimize=True,
+    )
+    display(
+        {"image/png": buffer.getvalue(), "text/plain": alt},
+        raw=True,
+        metadata={"image/png": {"alt": alt}},
+    )

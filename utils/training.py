@@ -40,7 +40,8 @@ def warmup_cosine(peak: float, steps: int, warmup: float = 0.1):
     """A learning rate that climbs to `peak` and then falls to 0 as a cosine.
 
     It climbs over the first `warmup` fraction of `steps`. Source: Loshchilov and
-    Hutter, SGDR (2017), equation 5, without restarts; warm-up as in Goyal et al. (2017).
+    Hutter, SGDR (2017), equation 5, without restarts; warm-up as in Goyal et al.
+    (2017).
     """
     rise = max(1, round(warmup * steps))
     return keras.optimizers.schedules.CosineDecay(
@@ -229,7 +230,8 @@ def fit_density(
     if course.backend() != "tensorflow":
         if not isinstance(model, keras.Model):
             raise CourseError(
-                f"{type(model).__name__} trains on TensorFlow alone: unset KERAS_BACKEND."
+                f"{type(model).__name__} trains on TensorFlow alone: unset "
+                "KERAS_BACKEND."
             )
         model.compile(optimizer, jit_compile=jit_compile(kind))
         return _fit_by_keras(model, x, patience, *settings)
@@ -312,7 +314,7 @@ class _Best:
 
 
 def _compile_epoch(model, variables, x, optimizer, kind):
-    """Two graphs: one runs an epoch and gives each step's loss, one the NLL of points."""
+    """Two graphs: one runs an epoch and gives its losses, one the NLL of points."""
     import tensorflow as tf
 
     x = tf.constant(x)
@@ -360,7 +362,8 @@ def _explained(graph, model, shape):
             last = [line for line in str(error).splitlines() if line.strip()][-1]
             raise CourseError(
                 f"{type(model).__name__} cannot be trained on points of shape "
-                f"{tuple(shape)} ({type(error).__name__}: {last.strip()}). Build it for "
+                f"{tuple(shape)} ({type(error).__name__}: {last.strip()}). Build it "
+                "for "
                 "as many dimensions, or call log_prob on two points to see which line "
                 "fails."
             ) from error

@@ -1,31 +1,57 @@
-"""What a face is: a record of numbers, how one is made up, and what can be seen on it."""
+"""What a face is: numbers, how one is made up, and what can be seen on it."""
 
 import dataclasses
 
 VERSION = 1  # Raise this number whenever a change alters the pictures or the labels.
 
 ATTRIBUTES = tuple(
-    "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair "
-    "Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones "
-    "Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline "
-    "Rosy_Cheeks Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick "
+    "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips "
+    "Big_Nose Black_Hair Blond_Hair "
+    "Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair "
+    "Heavy_Makeup High_Cheekbones "
+    "Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin "
+    "Pointy_Nose Receding_Hairline "
+    "Rosy_Cheeks Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings "
+    "Wearing_Hat Wearing_Lipstick "
     "Wearing_Necklace Wearing_Necktie Young".split()
 )
 NOT_DRAWN = {
-    "Attractive", "Bags_Under_Eyes", "Blurry", "Chubby", "Double_Chin", "High_Cheekbones", "Pointy_Nose",
-    "Sideburns", "Wearing_Necklace", "Wearing_Necktie",
+    "Attractive", "Bags_Under_Eyes", "Blurry", "Chubby", "Double_Chin",
+    "High_Cheekbones", "Pointy_Nose", "Sideburns", "Wearing_Necklace",
+    "Wearing_Necktie",
 }  # fmt: skip
 DRAWN = tuple(name for name in ATTRIBUTES if name not in NOT_DRAWN)
 
-HAIR_COLOURS = {"black": (30, 26, 29), "brown": (104, 64, 38), "blond": (232, 192, 112), "gray": (176, 177, 182)}
-EYE_COLOURS = ((82, 52, 32), (60, 38, 26), (112, 82, 44), (76, 122, 168), (84, 130, 96), (122, 134, 146))
-FRAME_COLOURS = ((22, 20, 24), (30, 24, 22), (74, 38, 20), (120, 22, 34), (22, 40, 92), (30, 30, 34))
+HAIR_COLOURS = {
+    "black": (30, 26, 29),
+    "brown": (104, 64, 38),
+    "blond": (232, 192, 112),
+    "gray": (176, 177, 182),
+}
+EYE_COLOURS = (
+    (82, 52, 32),
+    (60, 38, 26),
+    (112, 82, 44),
+    (76, 122, 168),
+    (84, 130, 96),
+    (122, 134, 146),
+)
+FRAME_COLOURS = (
+    (22, 20, 24),
+    (30, 24, 22),
+    (74, 38, 20),
+    (120, 22, 34),
+    (22, 40, 92),
+    (30, 30, 34),
+)
 LIPSTICKS = ((196, 18, 44), (206, 36, 88), (150, 14, 48), (222, 50, 58))
 
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """All that `draw` needs to know about one face. Angles are in degrees, lengths in pixels."""
+    """All that `draw` needs to know about one face. Angles are in degrees, lengths in
+    pixels.
+    """
 
     male: bool
     young: bool
@@ -40,7 +66,9 @@ class Face:
     receding: bool
     bangs: bool
     wavy: bool
-    hair_length: float  # 0 short, 1 far below the shoulders; from 0.3 it can be seen below a hat
+    hair_length: (
+        float  # 0 short, 1 far below the shoulders; from 0.3 it can be seen below a hat
+    )
     beard: str  # "none", "stubble", "goatee" or "full"
     mustache: bool
     lipstick: bool
@@ -86,8 +114,8 @@ class Face:
 def sample_face(rng):
     """Return a random `Face`. `rng` is a `numpy.random.Generator`.
 
-    The traits hang together loosely, as they do in life: most men have short hair, most grey hair is not young.
-    Only the beard and the mustache need a man.
+    The traits hang together loosely, as they do in life: most men have short hair, most
+    grey hair is not young. Only the beard and the mustache need a man.
     """
 
     def chance(p):
@@ -113,8 +141,14 @@ def sample_face(rng):
     weights = [0.33, 0.36, 0.28, 0.03] if young else [0.18, 0.2, 0.17, 0.45]
     bald = chance((0.17 if young else 0.32) if male else 0.025)
     receding = not bald and chance((0.16 if young else 0.36) if male else 0.04)
-    beard = one_of(("none", "stubble", "goatee", "full"), [0.38, 0.18, 0.21, 0.23]) if male else "none"
-    kind = one_of(("short", "medium", "long"), [0.8, 0.12, 0.08] if male else [0.15, 0.3, 0.55])
+    beard = (
+        one_of(("none", "stubble", "goatee", "full"), [0.38, 0.18, 0.21, 0.23])
+        if male
+        else "none"
+    )
+    kind = one_of(
+        ("short", "medium", "long"), [0.8, 0.12, 0.08] if male else [0.15, 0.3, 0.55]
+    )
     low, high = {"short": (0.0, 0.2), "medium": (0.35, 0.55), "long": (0.6, 1.0)}[kind]
     smiling, glasses = chance(0.48), chance(0.22)
     base = hsv(between(0, 1), between(0.05, 0.6), between(0.25, 0.9))
@@ -134,7 +168,8 @@ def sample_face(rng):
         wavy=chance(0.4),
         hair_length=between(low, high),
         beard=beard,
-        mustache=male and chance({"none": 0.25, "stubble": 0.2, "goatee": 0.5, "full": 0.7}[beard]),
+        mustache=male
+        and chance({"none": 0.25, "stubble": 0.2, "goatee": 0.5, "full": 0.7}[beard]),
         lipstick=chance(0.03 if male else 0.55),
         makeup=chance(0.02 if male else 0.42),
         bushy_brows=chance(0.3 if male else 0.12),
@@ -179,10 +214,12 @@ def hair_can_be_seen(face):
 
 
 def attributes(face):
-    """Return a dict from each of the 40 `ATTRIBUTES` to True or False, as it can be seen in the picture.
+    """Return a dict from each of the 40 `ATTRIBUTES` to True or False, as it can be
+    seen in the picture.
 
-    What a hat or dark lenses hide is False. `No_Beard` is False with stubble, a goatee or a full beard; a
-    mustache alone is no beard. Attributes that are not in `DRAWN` are always False.
+    What a hat or dark lenses hide is False. `No_Beard` is False with stubble, a goatee
+    or a full beard; a mustache alone is no beard. Attributes that are not in `DRAWN`
+    are always False.
     """
     hair, top = hair_can_be_seen(face), not face.hat
     eyes = not (face.glasses and face.sunglasses)

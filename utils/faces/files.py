@@ -94,7 +94,8 @@ def _refuse_others(folder: Path) -> None:
     others = [path for path in files if not (drawn and OURS.fullmatch(path.name))]
     if others:
         raise course.CourseError(
-            f"{folder} holds files that are not drawn faces, such as {min(others).name}: "
+            f"{folder} holds files that are not drawn faces, such as "
+            f"{min(others).name}: "
             "move them away, or choose another folder by COURSE_OUTPUT."
         )
 

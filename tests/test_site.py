@@ -1,0 +1,136 @@
+"""The site: made of stored outputs, links hold, words for pictures, failures named."""
+
+import re
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+
+from tools import chapters, leaderboard, site
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The whole site, made once."""
+    folder = tmp_path_factory.mktemp("site") / "site"
+    site.build(folder)
+    return folder
+
+
+class Page(HTMLParser):
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.ids, self.pictures, self.loaded = [], set(), [], []
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        if "id" in found:
+            self.ids.add(found["id"])
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+        if tag == "img":
+            self.pictures.append(found)
+        address = found.get("src") or (found.get("href") if tag == "link" else None)
+        if address and found.get("rel") != "canonical":
+            self.loaded.append(address)
+
+
+def pages(folder):
+    named = ("genindex.html", "search.html", "py-modindex.html")
+    return [path for path in folder.rglob("*.html") if path.name not in named]
+
+
+def test_every_chapter_and_page_is_there(built):
+    for path in chapters.find([]):
+        assert (built / "notebooks" / f"{path.stem}.html").exists()
+    for name in ("index", "docs/companion", "docs/leaderboard", "CONTRIBUTING"):
+        assert (built / f"{name}.html").exists()
+
+
+def test_links_within_the_site_resolve(built):
+    read = {path: Page(path) for path in pages(built)}
+    for path, page in read.items():
+        for link in page.links:
+            if re.match(r"https?:|mailto:|javascript:", link) or link == "#":
+                continue
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            assert target.exists(), f"{path.name}: {link}"
+            if anchor and target in read:
+                assert anchor in read[target].ids, f"{path.name}: {link}"
+
+
+def test_nothing_is_loaded_from_a_network(built):
+    for path in pages(built):
+        away = [a for a in Page(path).loaded if re.match(r"(https?:)?//", a)]
+        assert not away, f"{path.name}: {away}"
+        scripts = re.findall(r"<script[^>]*>", path.read_text("utf-8").lower())
+        assert not any("mathjax" in script for script in scripts), path.name
+
+
+def test_every_picture_has_words_of_its_own(built):
+    for path in pages(built):
+        for picture in Page(path).pictures:
+            assert picture.get("alt"), f"{path.name}: {picture.get('src', '')[:60]}"
+            assert not picture["alt"].startswith("../_images"), path.name
+
+
+def test_formulas_are_mathml_and_solutions_are_folded(built):
+    page = (built / "notebooks" / "04_realnvp.html").read_text("utf-8")
+    assert page.count("<math") > 20 and "$$" not in re.sub(r"<pre>.*?</pre>", "", page)
+    assert page.count("<details") >= 2
+
+
+@pytest.fixture
+def course_of(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.setattr(chapters, "NOTEBOOKS", folder)
+    monkeypatch.setattr(site, "FIGURES", folder / "figures")
+    for name in ("08_good", "09_bad"):
+        cells = [nbformat.v4.new_markdown_cell(f"# Chapter {name}\n\ntext")]
+        cells.append(nbformat.v4.new_code_cell("moons.load(9)"))
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / f"{name}.ipynb")
+    return tmp_path
+
+
+def test_a_failed_chapter_says_so_on_its_page_and_on_the_first(course_of):
+    source, copies = course_of / "source", course_of / "copies"
+    copies.mkdir()
+    for path in chapters.find([]):
+        nbformat.write(chapters.read(path), copies / path.name)
+    entry = {"profile": "quick", "data": "two moons", "machine": "a machine"}
+    row = {"model": "far", "kl": 0.2, "kl_se": 0.01, "train_seconds": 3.0}
+    results = {"08_good": entry | {"seconds": 90.0, "rows": [row]}}
+    failures = {"09_bad": "cell 2 of 3: ValueError: no | luck"}
+    site.lay_out(source, copies, results, failures)
+    page = chapters.read(source / "notebooks" / "09_bad.ipynb")
+    assert "This chapter failed at cell 2 of 3: ValueError" in page.cells[1].source
+    first = (source / "index.md").read_text("utf-8")
+    assert "| failed at cell 2 of 3: ValueError: no \\| luck |" in first
+    assert "| two moons, quick profile | a machine | 1.5 min |" in first
+    board = (source / "docs" / "leaderboard.md").read_text("utf-8")
+    assert "| far (8) | 0.2000 ± 0.0100 | 3 |" in board and ":class: sortable" in board
+    assert "figures of the quick profile" in board
+
+
+def test_a_complaint_of_sphinx_stops_the_site_and_leaves_the_older_one(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("older")
+
+    def broken(source, *_):
+        source.mkdir()
+        (source / "index.md").write_text("# Title\n\n[nowhere](missing.md)\n")
+
+    monkeypatch.setattr(site, "lay_out", broken)
+    with pytest.raises(site.SiteError, match="missing.md"):
+        site.build(tmp_path / "site")
+    assert (tmp_path / "site" / "index.html").read_text() == "older"
+
+
+def test_a_leaderboard_without_figures_says_what_is_missing(course_of):
+    page = leaderboard.page({})
+    assert "not measured yet" in page and "sortable" not in page

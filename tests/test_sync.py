@@ -1,0 +1,107 @@
+"""Text and notebook: one way at a time, outputs kept, differences found."""
+
+import nbformat
+import pytest
+
+pytest.importorskip("jupytext", reason="for developers: make lint installs it")
+
+from tools import chapters, sync
+
+PATHS = chapters.find([])
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_each_chapter_is_what_its_text_says(path):
+    assert sync.differences(path) == []
+
+
+@pytest.fixture
+def chapter(tmp_path, monkeypatch):
+    """A notebook of four cells with outputs, and its text."""
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path)
+    (tmp_path / "sources").mkdir()
+    folded = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
+    cells = [
+        nbformat.v4.new_markdown_cell("# Title\nOne sentence."),
+        nbformat.v4.new_code_cell("x = 1", execution_count=1),
+        nbformat.v4.new_code_cell("draw(x)", metadata=folded, execution_count=2),
+        nbformat.v4.new_code_cell("x + 1", execution_count=3),
+    ]
+    cells[2].metadata["lines_to_next_cell"] = 2
+    for cell in cells[1:]:
+        words = f"output of {cell.source}"
+        cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=words)]
+    path = tmp_path / "09_test.ipynb"
+    metadata = {"course": {"code": "of the outputs"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+    assert sync.main(["--back"]) == 0
+    return path
+
+
+def edit(path, old, new):
+    source = sync.source_of(path)
+    text = source.read_text("utf-8")
+    assert old in text
+    source.write_text(text.replace(old, new), "utf-8")
+
+
+def outputs(path):
+    cells = [cell for cell in chapters.read(path).cells if cell.cell_type == "code"]
+    return [cell.outputs[0].text if cell.outputs else None for cell in cells]
+
+
+def test_a_text_holds_cells_tags_and_folding_and_nothing_else(chapter):
+    text = sync.source_of(chapter).read_text("utf-8")
+    assert text.startswith("# %% [markdown]\n# # Title\n# One sentence.")
+    assert 'tags=["hide-input"]' in text and '"source_hidden": true' in text
+    assert "lines_to_next_cell" not in text and "output of" not in text
+    assert sync.differences(chapter) == []
+
+
+def test_an_edit_of_prose_layout_or_comment_arrives_and_outputs_stay(chapter):
+    before = outputs(chapter)
+    edit(chapter, "One sentence.", "Another sentence.")
+    edit(chapter, "draw(x)", "draw(\n    x,\n)")
+    edit(chapter, "x + 1", "x + 1  # two")
+    assert len(sync.differences(chapter)) == 3
+    assert sync.main([]) == 0
+    assert sync.differences(chapter) == [] and outputs(chapter) == before
+    stored = chapters.read(chapter)
+    assert "Another sentence." in stored.cells[0].source
+    assert stored.metadata.course.code == "of the outputs"
+    assert [cell.id for cell in stored.cells] == [f"cell-00{n}" for n in range(1, 5)]
+
+
+def test_a_new_cell_has_no_outputs_and_the_others_keep_theirs(chapter):
+    edit(chapter, "# %%\nx = 1", "# %%\ny = 0\n\n# %%\nx = 1")
+    sync.main([])
+    kept = ["output of x = 1", "output of draw(x)", "output of x + 1"]
+    assert outputs(chapter) == [None, *kept]
+
+
+def test_an_edit_in_the_notebook_goes_back_into_the_text(chapter):
+    stored = chapters.read(chapter)
+    stored.cells[0].source = "# Title\nWritten in Jupyter."
+    nbformat.write(stored, chapter)
+    assert sync.differences(chapter) == ["cell 1 differs from its text: make sync"]
+    sync.main(["--back"])
+    assert "Written in Jupyter." in sync.source_of(chapter).read_text("utf-8")
+    assert sync.differences(chapter) == []
+
+
+def test_what_differs_is_named(chapter):
+    edit(chapter, 'tags=["hide-input"]', 'tags=["definitions"]')
+    assert sync.differences(chapter) == ["cell 3 differs from its text: make sync"]
+    edit(chapter, "# %% [markdown]", "# %%")
+    assert sync.differences(chapter)[0] == "cell 1 differs from its text: make sync"
+    sync.source_of(chapter).unlink()
+    assert "has no text 09_test.py in sources/" in sync.differences(chapter)[0]
+
+
+def test_nothing_is_written_where_nothing_changed(chapter):
+    sync.main([])
+    before = chapter.stat().st_mtime_ns, sync.source_of(chapter).stat().st_mtime_ns
+    sync.main([])
+    sync.main(["--back"])
+    after = chapter.stat().st_mtime_ns, sync.source_of(chapter).stat().st_mtime_ns
+    assert after == before

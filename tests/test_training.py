@@ -310,7 +310,13 @@ points = (
 
 
 def fit(model, **changes):
-    settings = {"optimizer": keras.optimizers.Adam(0.05), "epochs": 30, "batch": 100}
+    """Trains on the points; without XLA, whose compilation takes seconds."""
+    settings = {
+        "kind": "convolutions",
+        "optimizer": keras.optimizers.Adam(0.05),
+        "epochs": 30,
+        "batch": 100,
+    }
     return training.fit_density(model, points, **(settings | changes))
 
 
@@ -330,7 +336,14 @@ def test_whole_epochs_do_the_steps_that_a_plain_loop_does():
     """
     model = Gaussian()
     model.log_std.trainable = False
-    fit(model, optimizer=keras.optimizers.SGD(0.1), epochs=3, batch=300, seed=7)
+    fit(
+        model,
+        optimizer=keras.optimizers.SGD(0.1),
+        epochs=3,
+        batch=300,
+        seed=7,
+        kind="dense",
+    )
     mean, rng = np.zeros(2), np.random.default_rng(7)
     for _ in range(3):
         for chosen in rng.permutation(1000)[:900].reshape(3, 300):
@@ -379,7 +392,7 @@ def test_one_long_vector_takes_the_steps_that_one_by_one_take(monkeypatch):
         course.seed(0)
         model = Network()
         optimizer = keras.optimizers.Adam(0.01, global_clipnorm=0.5)
-        losses.append(fit(model, optimizer=optimizer, epochs=3)["loss"])
+        losses.append(fit(model, optimizer=optimizer, epochs=3, kind="dense")["loss"])
         weights.append(model.get_weights())
         assert int(optimizer.iterations) == 30
         vectors = [v for v in optimizer.variables if len(v.shape)]
@@ -460,6 +473,7 @@ def test_points_of_any_kind_of_number_train(kind):
     }[kind]
     model = Gaussian()
     settings = {"optimizer": keras.optimizers.Adam(0.05), "epochs": 2, "batch": 100}
+    settings["kind"] = "convolutions"
     history = training.fit_density(model, given, validation=given, **settings)
     assert np.isfinite(history["loss"]).all() and np.isfinite(history["val_loss"]).all()
     log_prob = training.compiled(model.log_prob, model)

@@ -59,9 +59,9 @@ def test_rows_are_those_with_a_kl_nearest_to_the_truth_first():
     }
     found = leaderboard.rows(results)
     assert [(row["model"], row["chapter"], row["profile"]) for row in found] == [
-        ("a", 9, "full"),
-        ("d", 8, "quick"),
-        ("b", 9, "full"),
+        ("a", "9", "full"),
+        ("d", "8", "quick"),
+        ("b", "9", "full"),
     ]
     assert (
         leaderboard.markdown(found).splitlines()[2]
@@ -71,6 +71,14 @@ def test_rows_are_those_with_a_kl_nearest_to_the_truth_first():
         [{**found[0], "density_ms": 1003.0, "sample_ms": 9.561}]
     )
     assert "| 1,003 | 9.56 |" in slow
+
+
+def test_appendices_stand_beside_the_chapters():
+    found = leaderboard.rows({"A4_contest": entry(row("spline", 0.1))})
+    assert leaderboard.label(found[0]) == "spline (A4)"
+    assert "spline (A4)" in leaderboard.picture(found)
+    others = {leaderboard.colour_of(number) for number in "4578"}
+    assert leaderboard.colour_of("A1") not in others
 
 
 def test_what_is_missing_stale_or_short_is_said(course):

@@ -7,6 +7,7 @@ import pytest
 from tools import address, chapters, lint
 
 PATHS = chapters.find([])
+CHAPTERS = [path for path in PATHS if chapters.number(path.stem).isdigit()]
 PARTS = (
     "**You will learn**",
     "**In the book**",
@@ -38,10 +39,11 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_the_chapters_are_found():
-    assert [path.stem[:2] for path in PATHS] == [
-        f"{number:02d}" for number in range(1, len(PATHS) + 1)
-    ]
+def test_the_chapters_and_the_appendices_are_found():
+    named = [path.stem.partition("_")[0] for path in PATHS]
+    counted = [f"{number:02d}" for number in range(1, len(CHAPTERS) + 1)]
+    counted += [f"A{number}" for number in range(1, len(PATHS) - len(CHAPTERS) + 1)]
+    assert named == counted
 
 
 def test_the_set_up_cell_is_the_same_everywhere_and_holds_the_address():
@@ -76,9 +78,19 @@ def test_solutions_are_folded_and_every_exercise_has_one(path):
 @pytest.mark.parametrize("name", TEXTS)
 def test_links_between_chapters_and_files_resolve(name):
     path, text = TEXTS[name]
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        if not target.startswith(("http", "mailto")):
-            assert (path.parent / target).exists(), f"{target} is not there"
+    folder = chapters.ROOT if name == "index.md" else path.parent  # the site's root
+    for target, anchor in re.findall(r"\]\(([^)#]+)(#[^)]*)?\)", text):
+        if target.startswith(("http", "mailto")):
+            continue
+        assert (folder / target).exists(), f"{target} is not there"
+        if anchor and target.endswith(".ipynb"):
+            headings = re.findall(r"^##+ (.+)$", prose(folder / target), re.M)
+            assert anchor[1:] in map(slug, headings), f"{target}{anchor}"
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and the site make it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -87,14 +99,17 @@ def test_chapters_and_sections_that_are_named_exist(name):
         match
         for path in PATHS
         for match in re.findall(
-            r"^##+ (\d+\.\d+)(?= )", TEXTS[path.name][1], re.MULTILINE
+            r"^##+ (A?\d+\.\d+)(?= )", TEXTS[path.name][1], re.MULTILINE
         )
     }
     text = TEXTS[name][1]
-    for section in re.findall(r"\b[Ss]ections? (\d+\.\d+)", text):
+    for section in re.findall(r"\b[Ss]ections? (A?\d+\.\d+)", text):
         assert section in headings, f"there is no section {section}"
     for number in re.findall(r"\b[Cc]hapter (\d+)\b", text):
-        assert int(number) in range(1, len(PATHS) + 1), f"there is no chapter {number}"
+        assert int(number) in range(1, len(CHAPTERS) + 1), f"no chapter {number}"
+    there = {chapters.number(path.stem) for path in PATHS}
+    for number in re.findall(r"\b[Aa]ppendix (A\d+)\b", text):
+        assert number in there, f"there is no appendix {number}"
 
 
 def test_the_readme_has_a_row_with_a_badge_for_each_chapter():

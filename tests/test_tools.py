@@ -510,6 +510,23 @@ def test_one_command_changes_the_address_everywhere(tmp_path):
     assert chapters.code_hash(changed) == before, "outputs stay those of the code"
 
 
+def test_only_the_placeholder_is_replaced_by_the_workflow(tmp_path):
+    assert address.is_placeholder("https://github.com/OWNER/course")
+    assert not address.is_placeholder("https://github.com/owner/course")
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    place = tmp_path / "tools" / "address.py"
+    command = [sys.executable, "-m", "tools.address", "--if-placeholder"]
+
+    def run_it(new):
+        subprocess.run([*command, new], cwd=tmp_path, check=True, capture_output=True)
+        return place.read_text("utf-8")
+
+    if address.is_placeholder():
+        assert "github.com/you/fork" in run_it("https://github.com/you/fork")
+        before = place.read_text("utf-8")
+        assert run_it("https://github.com/another/fork") == before
+
+
 def test_an_address_that_is_none_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match="not of the form https://github.com/owner/name"

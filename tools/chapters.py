@@ -47,6 +47,11 @@ def find(chosen: list[str]) -> list[Path]:
     return [path for path in there if any(path.stem.startswith(stem) for stem in stems)]
 
 
+def number(stem: str) -> str:
+    """What a chapter or an appendix is called: "4" of 04_realnvp, "A1" of A1_breaks."""
+    return stem.partition("_")[0].lstrip("0")
+
+
 def read(path: Path) -> nbformat.NotebookNode:
     """A notebook, in the format's newest version."""
     return nbformat.read(path, as_version=4)

@@ -60,7 +60,7 @@ def rows(results: dict) -> list[dict]:
     its chapter and profile.
     """
     found = [
-        {**row, "chapter": int(stem[:2]), "profile": entry["profile"]}
+        {**row, "chapter": chapters.number(stem), "profile": entry["profile"]}
         for stem, entry in results.items()
         for row in entry["rows"]
         if row.get("kl") is not None
@@ -107,11 +107,7 @@ def picture(found: list[dict]) -> str:
     markers = iter("osD^vPX<>p*hdH8" * 3)
     for row in reversed(found):
         baseline = bool(BASELINES & set(re.findall(r"\w+", row["model"])))
-        colour = (
-            "0.45"
-            if baseline
-            else CHAPTER_COLOURS[(row["chapter"] - 4) % len(CHAPTER_COLOURS)]
-        )
+        colour = "0.45" if baseline else colour_of(row["chapter"])
         outside = row["kl"] > TOP
         axis.errorbar(
             row["train_seconds"],
@@ -156,6 +152,12 @@ def picture(found: list[dict]) -> str:
         )
     plt.close(figure)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def colour_of(number: str) -> str:
+    """A colour for each chapter from 4 on, and for the appendices after 8."""
+    place = int(number) - 4 if number.isdigit() else 4 + int(number[1:])
+    return CHAPTER_COLOURS[place % len(CHAPTER_COLOURS)]
 
 
 def label(row: dict) -> str:

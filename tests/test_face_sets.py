@@ -121,7 +121,7 @@ TWICE = "\n000001.jpg" + ",1" * 40
         (LABELS, "000002.jpg", "000001.jpg", "no row for 1 of 6 pictures .*000002.jpg"),
         (LABELS, "\n000004", TWICE + "\n000004", "two rows for 000001.jpg"),
         (PARTS, "000002.jpg,0", "000002.jpg,7", "says 7 of a picture: write 0"),
-        (PARTS, "000002.jpg,0", "000002.jpg,", "says nan of a picture"),
+        (PARTS, "000002.jpg,0", "000002.jpg,", "has no value for 000002.jpg"),
     ],
 )  # fmt: skip
 def test_a_table_with_mistakes_is_one_clear_line(kaggle, name, old, new, line):
@@ -131,6 +131,22 @@ def test_a_table_with_mistakes_is_one_clear_line(kaggle, name, old, new, line):
     with pytest.raises(CourseError, match=line) as info:
         datasets.read_faces(kaggle, "CelebA", "celeba")
     assert "\n" not in str(info.value)
+
+
+def test_tables_with_semicolons_hidden_files_and_16_bits_are_read(kaggle):
+    for name in (LABELS, PARTS):
+        (kaggle / name).write_text((kaggle / name).read_text().replace(",", ";"))
+    folder = kaggle / "img_align_celeba" / "img_align_celeba"
+    (folder / "._000001.jpg").write_bytes(b"what macOS leaves")
+    deep = np.full((100, 100), 127 * 256, "uint16")
+    Image.fromarray(deep).save(folder / "000003.png")
+    (folder / "000003.jpg").unlink()
+    for name in (LABELS, PARTS):
+        text = (kaggle / name).read_text()
+        (kaggle / name).write_text(text.replace("000003.jpg", "000003.png"))
+    data = datasets.read_faces(kaggle, "CelebA", "celeba")
+    assert len(data.attributes) == 6
+    assert (data.pixels(["000003.png"]) == 127).all()
 
 
 def test_what_is_missing_or_broken_is_one_clear_line(kaggle):

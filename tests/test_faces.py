@@ -417,6 +417,7 @@ def test_an_interrupted_set_is_finished_and_never_taken_for_whole(tmp_path):
     (part,) = tmp_path.glob("set*.part")
     kept = part / IMAGES / "000001.jpg"
     os.utime(kept, (1, 1))
+    (part / IMAGES / "000002.jpg").write_bytes(b"")  # as after a power cut
     calls = []
     faces.draw_set(folder, many, SEED, progress=lambda *numbers: calls.append(numbers))
     assert contents(folder) == contents(whole)
@@ -425,13 +426,18 @@ def test_an_interrupted_set_is_finished_and_never_taken_for_whole(tmp_path):
     assert not list(tmp_path.glob("set*.part"))
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "no table", "other settings"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "cut", "no table", "cut table", "other settings"]
+)
 def test_a_damaged_set_is_drawn_anew(whole, copied, damage):
     image = copied / IMAGES / "000004.jpg"
     if damage == "missing":
         image.unlink()
     elif damage == "cut":
         image.write_bytes(image.read_bytes()[:-20])
+    elif damage == "cut table":
+        table = copied / files.ATTRIBUTE_FILE
+        table.write_text(table.read_text()[:3000])
     elif damage == "no table":
         (copied / files.PARTITION_FILE).unlink()
     else:
@@ -442,10 +448,13 @@ def test_a_damaged_set_is_drawn_anew(whole, copied, damage):
     assert contents(copied) == contents(whole)
 
 
-@pytest.mark.parametrize("among", ["strangers", "ours"])
-def test_files_of_others_are_refused_and_left_alone(copied, tmp_path, among):
-    folder = copied if among == "ours" else tmp_path / "mine"
-    name = "notes.txt" if among == "ours" else str(IMAGES / "000001.jpg")
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "list_mine.csv", str(IMAGES / "200001.jpg"), "mine"]
+)
+def test_files_of_others_are_refused_and_left_alone(copied, tmp_path, name):
+    folder = copied
+    if name == "mine":  # a folder of the reader's own that looks like a set
+        folder, name = tmp_path / "mine", str(IMAGES / "000001.jpg")
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(b"mine")
     before = contents(folder)

@@ -73,6 +73,15 @@ def test_rows_are_those_with_a_kl_nearest_to_the_truth_first():
     assert "| 1,003 | 9.56 |" in slow
 
 
+def test_what_readers_record_under_other_names_or_without_figures_is_left_out():
+    results = {
+        "my_flow": entry(row("mine", 0.01)),
+        "09_mine": entry({"model": "half", "kl": 0.01}),
+        "08_late": entry(row("d", 0.15)),
+    }
+    assert [row["model"] for row in leaderboard.rows(results)] == ["d"]
+
+
 def test_appendices_stand_beside_the_chapters():
     found = leaderboard.rows({"A4_contest": entry(row("spline", 0.1))})
     assert leaderboard.label(found[0]) == "spline (A4)"

@@ -120,6 +120,7 @@ def test_a_complaint_of_sphinx_stops_the_site_and_leaves_the_older_one(
 ):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("older")
+    (tmp_path / "site" / site.MARK).touch()
 
     def broken(source, *_):
         source.mkdir()
@@ -134,3 +135,21 @@ def test_a_complaint_of_sphinx_stops_the_site_and_leaves_the_older_one(
 def test_a_leaderboard_without_figures_says_what_is_missing(course_of):
     page = leaderboard.page({})
     assert "not measured yet" in page and "sortable" not in page
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(site.SiteError, match="holds other files"):
+        site.build(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_reader_s_own_cells_do_not_withhold_the_site(tmp_path, monkeypatch, capsys):
+    def broken(source, *_):
+        source.mkdir()
+        (source / "index.md").write_text("# Title\n\n[nowhere](missing.md)\n")
+
+    monkeypatch.setattr(site, "lay_out", broken)
+    site.build(tmp_path / "site", copies=tmp_path)
+    assert (tmp_path / "site" / "index.html").exists()
+    assert "missing.md" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("jupytext", reason="for developers: make lint installs it")
 
 from tools import chapters, sync
+from utils.course import CourseError
 
 PATHS = chapters.find([])
 
@@ -105,3 +106,38 @@ def test_nothing_is_written_where_nothing_changed(chapter):
     sync.main(["--back"])
     after = chapter.stat().st_mtime_ns, sync.source_of(chapter).stat().st_mtime_ns
     assert after == before
+
+
+def test_what_a_sync_replaces_is_kept(chapter, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_OUTPUT", str(tmp_path / "output"))
+    stored = chapters.read(chapter)
+    stored.cells[1].source = "x = 1  # my answer"
+    nbformat.write(stored, chapter)
+    sync.main([])
+    copy = tmp_path / "output" / "replaced" / chapter.name
+    assert (
+        "my answer" in copy.read_text("utf-8") and str(copy) in capsys.readouterr().out
+    )
+    assert "my answer" not in chapter.read_text("utf-8")
+
+
+@pytest.mark.parametrize("case", ["raw", "picture", "mark"])
+def test_a_cell_that_no_text_can_hold_is_refused(chapter, case):
+    stored = chapters.read(chapter)
+    if case == "raw":
+        stored.cells.append(nbformat.v4.new_raw_cell("raw"))
+    elif case == "picture":
+        stored.cells[0].attachments = {"x.png": {"image/png": "AAAA"}}
+    else:
+        stored.cells[1].source = "x = 1\n# %%\ny = 2"
+    nbformat.write(stored, chapter)
+    before = sync.source_of(chapter).read_bytes()
+    with pytest.raises(CourseError, match="has no place in a text|cannot hold"):
+        sync.main(["--back"])
+    assert sync.source_of(chapter).read_bytes() == before
+
+
+def test_a_notebook_without_a_text_is_left_alone(chapter, capsys):
+    nbformat.write(nbformat.v4.new_notebook(), chapter.with_name("Untitled.ipynb"))
+    assert sync.main([]) == 0
+    assert "Untitled.ipynb: left alone" in capsys.readouterr().out

@@ -15,7 +15,16 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools import address, chapters, environment, lint, refresh, run, site
+from tools import (
+    address,
+    chapters,
+    environment,
+    leaderboard,
+    lint,
+    refresh,
+    run,
+    site,
+)
 
 ROOT = chapters.ROOT
 
@@ -32,7 +41,12 @@ def notebook(*sources, title="# A chapter"):
 
 @pytest.fixture
 def course_of(tmp_path, monkeypatch):
-    """Makes the tools see a folder of notebooks given as name=(sources, …)."""
+    """Makes the tools see a folder of notebooks given as name=(sources, …).
+
+    They wait for their second edition, and have no texts beside them.
+    """
+    monkeypatch.setattr(lint, "waiting", lambda: {"09_test"})
+    monkeypatch.setattr(lint.sync, "differences", lambda path: [])
     folder = tmp_path / "notebooks"
     folder.mkdir()
     monkeypatch.setattr(chapters, "NOTEBOOKS", folder)
@@ -242,6 +256,22 @@ def test_run_writes_pages_names_failures_and_leaves_notebooks_alone(
     ]
 
 
+def test_a_file_that_is_no_notebook_does_not_stop_the_others(
+    course_of, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(site, "build", lambda *given: None)
+    folder = course_of(**{"01_typo": ("x = 1", "x = (1"), "03_more": ("3",)})
+    (folder / "02_cut.ipynb").write_text("<<<<<<< HEAD")
+    assert run.main([]) == 1
+    printed = capsys.readouterr().out
+    assert "02_cut is no notebook" not in printed and "1 of 3 chapters" in printed
+    assert "02_cut failed at its file: 02_cut.ipynb is no notebook" in printed
+    assert "01_typo failed at cell 2 of 2: SyntaxError" in printed
+    assert len(leaderboard.codes_of(tmp_path / "output" / "notebooks")) == 2
+    assert "not a valid notebook" in " ".join(lint.faults_of(folder / "02_cut.ipynb"))
+    assert lint.set_up_faults(chapters.find([])) and not lint.unused_drawings([])[3:]
+
+
 class OneChapter:
     """`python -m tools.run` in another process, on a folder with one notebook."""
 
@@ -303,6 +333,8 @@ def test_a_home_that_is_not_there_does_not_stop_a_run(tmp_path):
     chapter = OneChapter(tmp_path, "import matplotlib.pyplot")
     code, out, err = chapter.run(HOME="/proc/no-home")
     assert code == 0 and "1 of 1 chapters" in out, err
+    executed = chapters.read(chapter.output / "notebooks" / "09_test.ipynb")
+    assert executed.cells[1].outputs == [], "nothing complains of the missing home"
 
 
 def test_a_terminal_that_knows_few_letters_shows_a_run(tmp_path):
@@ -488,13 +520,15 @@ def test_lint_sees_set_up_cells_that_differ(course_of):
 
 
 def test_one_command_changes_the_address_everywhere(tmp_path):
-    for name in ("tools/address.py", "README.md", "notebooks/01_autoencoder.ipynb"):
+    stem = "01_autoencoder"
+    notebooks = f"notebooks/{stem}.ipynb", f"notebooks/sources/{stem}.py"
+    for name in ("tools/address.py", "README.md", "CITATION.cff", *notebooks):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     before = chapters.code_hash(
         chapters.read(tmp_path / "notebooks" / "01_autoencoder.ipynb")
     )
-    assert address.change("https://github.com/you/fork.git", tmp_path) == 3
+    assert address.change("https://github.com/you/fork.git", tmp_path) == 5
     for path in address.files(tmp_path):
         text = path.read_text()
         assert "you/fork" in text and address.short(address.current()) not in text

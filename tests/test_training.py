@@ -425,8 +425,12 @@ def test_constraints_hold_after_every_step(monkeypatch, one_vector):
     """A MADE's masks are constraints: without them it would see the future."""
     if not one_vector:
         monkeypatch.setattr(training, "ELEMENTWISE", [])
-    mask = np.float32([[1, 0], [0, 1]])
-    model = Network(constraint=lambda kernel: kernel * mask)
+
+    class Masked(keras.constraints.Constraint):
+        def __call__(self, kernel):
+            return kernel * np.float32([[1, 0], [0, 1]])
+
+    model = Network(constraint=Masked())
     fit(model, epochs=2)
     kernel = model.last.kernel.numpy()
     assert (kernel[0, 1], kernel[1, 0]) == (0, 0) and (
@@ -566,6 +570,84 @@ def test_a_stop_on_the_way_keeps_the_best_weights(stop):
     with pytest.raises(stop):
         fit(model, validation=points, patience=9, each_epoch=each_epoch)
     assert np.array_equal(model.mean, seen[4])  # epoch 5 raised before it was judged
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("axis", [None, 1])
+def test_a_log_prob_that_is_not_one_number_a_point_is_refused(axis):
+    """Without its sum over the axis a density has half the NLL: a false record."""
+
+    class Wrong(Gaussian):
+        def log_prob(self, x):
+            z = (x - self.mean) * keras.ops.exp(-self.log_std)
+            values = -0.5 * z**2 - self.log_std
+            return values if axis is None else values[:, :1]
+
+    with pytest.raises(CourseError, match="log_prob gives shape .*sum over the last"):
+        fit(Wrong())
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("elementwise", [True, False])
+def test_an_optimizer_that_has_trained_another_model_is_refused(elementwise):
+    kind = keras.optimizers.Adam if elementwise else keras.optimizers.AdamW
+    optimizer = kind(0.05)
+    fit(Gaussian(), optimizer=optimizer, epochs=1)
+    with pytest.raises(CourseError, match="has trained another model.*new optimizer"):
+        fit(Gaussian(), optimizer=optimizer, epochs=1)
+
+
+def test_settings_that_make_no_sense_are_one_line():
+    assert fit(Gaussian(), optimizer="adam", epochs=1)["loss"]
+    for name, value in (("epochs", 0), ("batch", 64.0), ("patience", 0), ("batch", 0)):
+        with pytest.raises(
+            CourseError, match=f"{name} is {value}: give a whole number"
+        ):
+            fit(Gaussian(), validation=points, **{name: value})
+    with pytest.raises(CourseError, match="give one of Keras 3"):
+        fit(Gaussian(), optimizer=keras.optimizers.Adam)
+    with pytest.raises(CourseError, match=r"validation has shape \(0, 2\)"):
+        fit(Gaussian(), validation=points[:0])
+
+
+@needs_tensorflow
+def test_the_best_epoch_has_its_averages_too():
+    """Batch normalisation's averages are variables that no gradient trains."""
+
+    class Averages(Gaussian):
+        def __init__(self):
+            super().__init__()
+            self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def log_prob(self, x):
+            self.seen.assign_add(1.0)
+            return super().log_prob(x)
+
+    model, seen = Averages(), []
+    history = fit(
+        model,
+        validation=points + 1.0,
+        patience=2,
+        each_epoch=lambda e: seen.append(float(model.seen)),
+    )
+    best = int(np.argmin(history["val_loss"]))
+    assert best < len(seen) - 2 and float(model.seen) == seen[best + 1]
+
+
+def test_a_model_that_is_not_built_is_neither_saved_nor_loaded(tmp_path):
+    unbuilt = keras.Sequential([keras.layers.Dense(2)])
+    for call in (training.save, training.load):
+        with pytest.raises(CourseError, match="no variables yet: build it"):
+            call(unbuilt, tmp_path / "run")
+
+
+def test_a_file_of_weights_that_was_cut_is_one_line(model, tmp_path):
+    training.save(model, tmp_path / "run")
+    whole = (tmp_path / "run.npz").read_bytes()
+    for part in (b"", whole[: len(whole) // 2], whole[10:]):
+        (tmp_path / "run.npz").write_bytes(part)
+        with pytest.raises(CourseError, match="does not fit .*train again"):
+            training.load(model, tmp_path / "run")
 
 
 def test_a_model_with_nothing_to_train_is_refused():

@@ -21,7 +21,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
 from tools import ensure_home
-from utils.course import ROOT
+from utils.course import ROOT, CourseError
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -53,8 +53,24 @@ def number(stem: str) -> str:
 
 
 def read(path: Path) -> nbformat.NotebookNode:
-    """A notebook, in the format's newest version."""
-    return nbformat.read(path, as_version=4)
+    """A notebook, in the format's newest version. CourseError if it is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+        raise CourseError(
+            f"{path.name} is no notebook that can be read ({reason}): take it again "
+            f"with git checkout {path.name}, or remove it."
+        ) from None
+
+
+def readable() -> list[tuple[Path, nbformat.NotebookNode]]:
+    """All notebooks that can be read; lint and run say what is wrong with others."""
+    found = []
+    for path in find([]):
+        with contextlib.suppress(CourseError):
+            found.append((path, read(path)))
+    return found
 
 
 def code_hash(notebook: nbformat.NotebookNode) -> str:
@@ -70,7 +86,10 @@ def code_hash(notebook: nbformat.NotebookNode) -> str:
 
 
 def _parsed(source: str) -> ast.AST:
-    return ast.parse(TransformerManager().transform_cell(source))  # %magics too
+    try:
+        return ast.parse(TransformerManager().transform_cell(source))  # %magics too
+    except SyntaxError:  # a cell that does not run has a fingerprint, too
+        return ast.parse(repr(source))
 
 
 def _outline(node):

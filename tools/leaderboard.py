@@ -59,11 +59,13 @@ def rows(results: dict) -> list[dict]:
     """The models of all chapters that have a KL, nearest to the truth first; each knows
     its chapter and profile.
     """
+    needed = ("kl", "kl_se", "train_seconds")
     found = [
         {**row, "chapter": chapters.number(stem), "profile": entry["profile"]}
         for stem, entry in results.items()
+        if re.match(r"A?\d+_", stem)  # not what readers record under names of their own
         for row in entry["rows"]
-        if row.get("kl") is not None
+        if all(isinstance(row.get(name), (int, float)) for name in needed)
     ]
     return sorted(found, key=lambda row: row["kl"])
 
@@ -75,8 +77,8 @@ def notes(results: dict, codes: dict[str, str]) -> list[str]:
     `codes` maps a chapter to the fingerprint of the code that gave its figures.
     """
     lines = []
-    for path in chapters.find([]):
-        notebook, stem = chapters.read(path), path.stem
+    for path, notebook in chapters.readable():
+        stem = path.stem
         if not any(
             "moons.load(" in cell.source
             for cell in notebook.cells

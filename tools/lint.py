@@ -11,7 +11,6 @@ yet stand here. Both lists end empty.
 from __future__ import annotations
 
 import base64
-import json
 import re
 import sys
 import tomllib
@@ -20,6 +19,7 @@ from pathlib import Path
 import nbformat
 
 from tools import address, chapters, figures, leaderboard, pictures, sync
+from utils import course
 
 MEGABYTE = 1_000_000
 LINE, WAITING_LINE = 88, 100
@@ -46,7 +46,7 @@ def faults_of(path: Path) -> list[str]:
     try:
         notebook = chapters.read(path)
         nbformat.validate(notebook)
-    except Exception as error:
+    except (course.CourseError, nbformat.ValidationError) as error:
         return [f"not a valid notebook: {str(error).splitlines()[0]}"]
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     faults = []
@@ -108,8 +108,9 @@ def format_faults(notebook: nbformat.NotebookNode) -> list[str]:
 def unused_drawings(paths: list[Path]) -> list[str]:
     """Drawings that no chapter shows, and outputs that are not those of their PNG."""
     faults, shown = [], set()
-    for path in paths:
-        for cell in chapters.read(path).cells:
+    books = [(path, book) for path, book in chapters.readable() if path in paths]
+    for path, book in books:
+        for cell in book.cells:
             names = DRAWING.findall(cell.source) if cell.cell_type == "code" else []
             shown.update(names)
             stored = [output.get("data", {}) for output in cell.get("outputs", [])]
@@ -152,13 +153,10 @@ def _output_faults(cell) -> list[str]:
 def set_up_faults(paths: list[Path]) -> list[str]:
     """A line if the first code cells, which set a chapter up, are not all the same."""
     first = {}
-    for path in paths:
-        cells = json.loads(path.read_text("utf-8"))["cells"]
-        source = next(
-            ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"),
-            "",
-        )
-        first.setdefault(source, []).append(path.name)
+    for path, book in chapters.readable():
+        code = [cell.source for cell in book.cells if cell.cell_type == "code"]
+        if path in paths:
+            first.setdefault(code[0] if code else "", []).append(path.name)
     groups = " and ".join(map(str, first.values()))
     return [f"the set-up cell differs between {groups}"] if len(first) > 1 else []
 

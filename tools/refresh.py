@@ -44,8 +44,8 @@ def main(chosen: list[str]) -> int:
         os.environ.pop(variable, None)
     for path in chapters.find(chosen):
         show = Screen(path.stem)
-        notebook = chapters.read(path)
         try:
+            notebook = chapters.read(path)
             seconds = chapters.execute(notebook, "full", show.cell)
             normalise(notebook)
             nbformat.validate(notebook)

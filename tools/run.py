@@ -30,24 +30,28 @@ def main(chosen: list[str]) -> int:
     failures = {}
     for number, path in enumerate(paths, 1):
         screen = Screen(f"[{number}/{len(paths)}] {path.stem}")
-        notebook = chapters.read(path)
         try:
+            notebook = chapters.read(path)
             seconds = chapters.execute(notebook, course.profile(), screen.cell)
             screen.end(f"done in {clock(seconds)}")
         except chapters.Failed as failure:
             failures[path.stem] = str(failure)
             screen.end(f"FAILED at {failure}")
+        except course.CourseError as unreadable:
+            failures[path.stem] = f"its file: {unreadable}"
+            screen.end(f"FAILED at {failures[path.stem]}")
+            continue
         try:
             with course.replacing(folder / path.name) as part:
                 nbformat.write(notebook, part)
         except course.CourseError as error:
             failures[path.stem] = f"writing its notebook: {error}"
-    problem = write_site(output, folder, failures)
     spent = clock(time.perf_counter() - started)
     print(f"{len(paths) - len(failures)} of {len(paths)} chapters in {spent}.")
-    print(problem or f"Read them: {output / 'index.html'}")
     for stem, failure in failures.items():
         print(f"{stem} failed at {failure}")
+    problem = write_site(output, folder, failures)
+    print(problem or f"Read them: {output / 'index.html'}")
     return 1 if failures or problem else 0
 
 

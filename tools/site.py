@@ -22,6 +22,7 @@ from utils import course
 
 DOCS = chapters.ROOT / "docs"
 FIGURES = chapters.NOTEBOOKS / "figures"
+MARK = "searchindex.js"  # in every site that Sphinx has made
 OTHER_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md")
 
 
@@ -36,8 +37,11 @@ def build(
 
     With `copies`, a folder of executed notebooks, those stand in for the stored ones;
     `results` are the figures of that run, and `failures` maps a chapter that failed to
-    what stopped it. Raises SiteError with Sphinx's own words.
+    what stopped it. Raises SiteError with Sphinx's own words, and where `target` holds
+    something else than a site.
     """
+    if target.exists() and any(target.iterdir()) and not (target / MARK).exists():
+        raise SiteError(f"{target} holds other files: choose a folder that is empty.")
     with tempfile.TemporaryDirectory() as folder:
         source, fresh = Path(folder, "source"), Path(folder, "site")
         lay_out(source, copies, results, failures or {})
@@ -46,8 +50,10 @@ def build(
         settings = {"capture_output": True, "text": True, "errors": "replace"}
         ended = subprocess.run(command, cwd=chapters.ROOT, check=False, **settings)
         complaints = ended.stderr.replace(f"{source}/", "").strip()
-        if ended.returncode or complaints:
+        if ended.returncode or (complaints and not copies):
             raise SiteError(complaints or ended.stdout)
+        if complaints:  # in a reader's own cells: no reason to withhold the site
+            print(complaints)
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(fresh, target)
@@ -63,9 +69,9 @@ def lay_out(source: Path, copies: Path | None, results, failures: dict) -> None:
     (source / "notebooks").mkdir()
     if FIGURES.exists():
         shutil.copytree(FIGURES, source / "notebooks" / "figures")
-    for path in chapters.find([]):
-        copy = copies / path.name if copies else path
-        notebook = chapters.read(copy if copy.exists() else path)
+    for path, notebook in chapters.readable():
+        if copies and (copies / path.name).exists():
+            notebook = chapters.read(copies / path.name)
         prepare(notebook, failures.get(path.stem))
         nbformat.write(notebook, source / "notebooks" / path.name)
     figures = results if copies else leaderboard.stored()
@@ -112,8 +118,8 @@ def this_run(results: dict, failures: dict, copies: Path) -> str:
     """A table of the chapters as they ran on this machine, for the first page."""
     lines = ["## As they ran on this machine", ""]
     lines += ["| chapter | data | machine | time |", "| --- | --- | --- | --- |"]
-    for path in chapters.find([]):
-        name = chapters.title(chapters.read(path))
+    for path, notebook in chapters.readable():
+        name = chapters.title(notebook)
         cells = [f"[{name}](notebooks/{path.name})"]
         entry = results.get(path.stem)
         if path.stem in failures:

@@ -9,6 +9,7 @@ source. The text is in jupytext's percent format.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -50,6 +51,11 @@ def bare(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
     if metadata.get("tags") == []:
         del metadata["tags"]
     new = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
+    if cell.cell_type not in new or cell.get("attachments"):
+        raise course.CourseError(
+            "A raw cell, or a picture pasted into a text cell, has no place in a text: "
+            "make it a Markdown cell, and the picture a file of notebooks/figures/."
+        )
     return new[cell.cell_type](cell.source, metadata=metadata)
 
 
@@ -98,25 +104,57 @@ def differences(path: Path) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     back = "--back" in arguments
-    chosen = [name for name in arguments if name != "--back"]
-    for path in chapters.find(chosen):
-        source = source_of(path)
-        if back:
-            text = write_source(chapters.read(path))
-            changed = not source.exists() or source.read_text("utf-8") != text
-            if changed:
-                with course.replacing(source) as part:
-                    part.write_text(text, "utf-8")
-        else:
-            stored = chapters.read(path)
-            joined = with_outputs(read_source(source), stored)
-            changed = joined != stored
-            if changed:
-                with course.replacing(path) as part:
-                    nbformat.write(joined, part)
-        written = source if back else path
-        print(f"{written.name}: {'written' if changed else 'is up to date'}")
+    for path in chapters.find([name for name in arguments if name != "--back"]):
+        if not back and not source_of(path).exists():
+            print(f"{path.name}: left alone, it has no text in sources/")
+            continue
+        write = take_back if back else bring
+        target = source_of(path) if back else path
+        print(f"{target.name}: {'written' if write(path) else 'is up to date'}")
     return 0
+
+
+def bring(path: Path) -> bool:
+    """The text into the notebook; whether that changed it."""
+    stored = chapters.read(path)
+    joined = with_outputs(read_source(source_of(path)), stored)
+    if joined == stored:
+        return False
+    if differences(path):
+        keep(path)
+    with course.replacing(path) as part:
+        nbformat.write(joined, part)
+    return True
+
+
+def take_back(path: Path) -> bool:
+    """The notebook's cells into its text; whether that changed it."""
+    source, notebook = source_of(path), chapters.read(path)
+    text = write_source(notebook)
+    if source.exists() and source.read_text("utf-8") == text:
+        return False
+    import jupytext
+
+    again = [bare(cell) for cell in jupytext.reads(text, fmt=FORMAT).cells]
+    cells = [bare(cell) for cell in notebook.cells]
+    if [c.source for c in again] != [c.source for c in cells]:
+        raise course.CourseError(
+            f"{path.name} has a cell that its text cannot hold, such as a line that "
+            "begins with # %% or %%: write it in another way."
+        )
+    if source.exists():
+        keep(source)
+    with course.replacing(source) as part:
+        part.write_text(text, "utf-8")
+    return True
+
+
+def keep(path: Path) -> None:
+    """A copy of a file that is about to be replaced, for who edited the wrong one."""
+    copy = course.output_root() / "replaced" / path.name
+    with course.replacing(copy) as part:
+        shutil.copy(path, part)
+    print(f"{path.name} is replaced; what it held is kept in {copy}")
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def finite(x, name: str) -> np.ndarray:
         raise course.CourseError(
             f"{name} is not made of numbers ({error}): give an array (count, D)."
         ) from None
-    if x.ndim < 2:
+    if x.ndim < 2 or not len(x):
         raise course.CourseError(
             f"{name} has shape {x.shape}: give an array with one point a row, (count, "
             "D)."

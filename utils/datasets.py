@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from filelock import FileLock
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from utils import course
 from utils.course import CourseError
@@ -345,7 +345,8 @@ def _pictures(folder: Path) -> list[str]:
     """The names of the pictures in a folder, in order; none if there is no folder."""
     endings = (".jpg", ".jpeg", ".png")
     found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path.name for path in found if path.suffix.lower() in endings)
+    names = [path.name for path in found if path.suffix.lower() in endings]
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _read_table(path: Path, folder: Path, files: list[str]) -> pd.DataFrame:
@@ -356,9 +357,13 @@ def _read_table(path: Path, folder: Path, files: list[str]) -> pd.DataFrame:
             "folder img_align_celeba."
         )
     try:
-        table = pd.read_csv(path, skipinitialspace=True)
+        first = path.read_text("utf-8-sig").partition("\n")[0]
+        separator = ";" if ";" in first else ","  # as some spreadsheets write it
+        table = pd.read_csv(path, skipinitialspace=True, sep=separator)
         named = "image_id" if "image_id" in table else table.columns[0]
         table = table.set_index(named).astype("float64")
+        if not len(table.columns):
+            raise ValueError("it has one column")
     except (ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise CourseError(
@@ -374,20 +379,28 @@ def _read_table(path: Path, folder: Path, files: list[str]) -> pd.DataFrame:
         twice = table.index[table.index.duplicated()]
         said = f"{what} {missing[0]}" if missing else f"has two rows for {twice[0]}"
         raise CourseError(f"{path.name} {said}: use the csv that belongs to them.")
-    return table.loc[wanted].set_axis(files)
+    table = table.loc[wanted].set_axis(files)
+    if table.isna().any(axis=None):
+        raise CourseError(
+            f"{path.name} has no value for {table.index[table.isna().any(axis=1)][0]} "
+            "in some column: fill it in."
+        )
+    return table
 
 
 def _read_face(path: Path, side: int) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             picture = ImageOps.exif_transpose(picture)
+            if picture.mode.startswith("I"):  # 16 bits of grey
+                picture = Image.fromarray((np.asarray(picture) // 256).astype("uint8"))
             crop = min(picture.size)
             left, top = (picture.width - crop) // 2, (picture.height - crop) // 2
             box = (left, top, left + crop, top + crop)
             bilinear, size = Image.Resampling.BILINEAR, (side, side)
             small = picture.convert("RGB").resize(size, bilinear, box, reducing_gap=2)
             return np.asarray(small)
-    except (UnidentifiedImageError, OSError) as error:
+    except Exception as error:  # Pillow's errors are of many kinds
         raise CourseError(
             f"{path} is not a picture that can be read ({error}): remove or replace it."
         ) from None

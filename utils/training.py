@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
 import time
 import weakref
-import zipfile
 from pathlib import Path
 
 import keras
@@ -199,12 +199,24 @@ def fit_density(
     comes nearer to that with `compile(jit_compile=True, steps_per_execution=…)`: an
     epoch of chapter 4's flow, 117 steps, took it 0.56 s with 1, 0.51 s with 16 and
     0.41 s with 117, where the one graph took 0.14 s, and its first epoch 12 s in place
-    of 5 (two cores of an Intel Xeon with AVX-512). On another backend `fit` trains, and
-    the model is one of Keras', whose `compute_loss` gives the same loss.
+    of 5 (two cores of an Intel Xeon with AVX-512). On another backend `fit` trains, in
+    its own order and all variables; the model is one of Keras', whose `compute_loss`
+    gives the same loss, and the best weights come back where training ends by itself.
 
     Raises CourseError if there is nothing to train, if the model does not take such
-    points, and when the loss or the validation's is not finite.
+    points or gives no single number for each, if the optimizer has trained another
+    model, and when the loss or the validation's is not finite.
     """
+    for name, value in {"epochs": epochs, "batch": batch, "patience": patience}.items():
+        if not (name == "patience" and value is None or _is_count(value)):
+            raise CourseError(f"{name} is {value!r}: give a whole number from 1 on.")
+    if isinstance(optimizer, str):
+        optimizer = keras.optimizers.get(optimizer)
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise CourseError(
+            f"optimizer is {optimizer!r}: give one of Keras 3, such as "
+            "keras.optimizers.Adam(1e-3)."
+        )
     x = finite(x, "x")
     if validation is not None:
         validation = finite(validation, "validation")
@@ -236,11 +248,19 @@ def fit_density(
         model.compile(optimizer, jit_compile=jit_compile(kind))
         return _fit_by_keras(model, x, patience, *settings)
     graphs = _compile_epoch(model, variables, x, optimizer, kind)
-    best = _Best(variables, patience)
+    best = _Best([*variables, *getattr(model, "variables", ())], patience)
     try:
         return _fit_by_graphs(graphs, x, best, seed, *settings)
     finally:
         best.restore()
+
+
+def _is_count(value) -> bool:
+    return (
+        isinstance(value, (int, np.integer))
+        and not isinstance(value, bool)
+        and value > 0
+    )
 
 
 def _fit_by_graphs(graphs, x, best, seed, epochs, batch, validation, each_epoch, label):
@@ -326,6 +346,15 @@ def _compile_epoch(model, variables, x, optimizer, kind):
         def update(gradients):
             optimizer.apply(gradients, variables)
 
+    def nll(points):
+        log_prob = model.log_prob(points)
+        if len(log_prob.shape) != 1:  # its mean would be a false likelihood
+            raise ValueError(
+                f"log_prob gives shape {tuple(log_prob.shape)}, and it is to be one "
+                "number a point: sum over the last axis"
+            )
+        return -tf.reduce_mean(log_prob)
+
     compiled = tf.function(jit_compile=bool(jit_compile(kind)))
 
     @compiled
@@ -334,7 +363,7 @@ def _compile_epoch(model, variables, x, optimizer, kind):
         for step in tf.range(len(order)):
             points = tf.gather(x, order[step])
             with tf.GradientTape() as tape:
-                loss = -tf.reduce_mean(model.log_prob(points))
+                loss = nll(points)
                 loss += sum(getattr(model, "losses", []))
             update(tape.gradient(loss, raw))
             losses = losses.write(step, loss)
@@ -342,10 +371,17 @@ def _compile_epoch(model, variables, x, optimizer, kind):
 
     @compiled
     def measure(points):
-        return -tf.reduce_mean(model.log_prob(points))
+        return nll(points)
 
     shape = x.shape[1:]
     return _explained(run_epoch, model, shape), _explained(measure, model, shape)
+
+
+def _another_model() -> CourseError:
+    return CourseError(
+        "This optimizer has trained another model, whose moments and step it keeps: "
+        "make a new optimizer for this one."
+    )
 
 
 def _explained(graph, model, shape):
@@ -360,6 +396,8 @@ def _explained(graph, model, shape):
             return graph(points)
         except (TypeError, ValueError) as error:  # what compiling a graph raises
             last = [line for line in str(error).splitlines() if line.strip()][-1]
+            if "Unknown variable" in str(error):
+                raise _another_model() from None
             raise CourseError(
                 f"{type(model).__name__} cannot be trained on points of shape "
                 f"{tuple(shape)} ({type(error).__name__}: {last.strip()}). Build it "
@@ -373,7 +411,7 @@ def _explained(graph, model, shape):
 
 # Keras' optimizers that treat every number by itself: one step over all variables laid
 # end to end is the same as a step for each.
-ELEMENTWISE = "SGD RMSprop Adam Adadelta Adagrad Adamax Nadam Ftrl Lion".split()
+ELEMENTWISE = "SGD RMSprop Adam Adadelta Adagrad Adamax Nadam Lion".split()
 _vectors = weakref.WeakKeyDictionary()
 
 
@@ -391,9 +429,12 @@ def _one_vector(optimizer, variables, raw):
     elementwise = type(optimizer).__name__ in ELEMENTWISE
     other = optimizer.clipnorm, optimizer.weight_decay, optimizer.use_ema or None
     other += optimizer.gradient_accumulation_steps, optimizer.loss_scale_factor
-    flat = _vectors.get(optimizer)
+    flat, owners = _vectors.get(optimizer, (None, []))
+    pairs = itertools.zip_longest((owner() for owner in owners), raw)
+    if flat is not None and any(owner is not variable for owner, variable in pairs):
+        raise _another_model()
     sizes = [int(np.prod(v.shape)) for v in raw]
-    known = not optimizer.built or (flat is not None and flat.shape == (sum(sizes),))
+    known = flat is not None or not optimizer.built
     float32 = all(v.dtype == tf.float32 for v in raw)
     if not (elementwise and known and float32) or any(o is not None for o in other):
         return None
@@ -404,7 +445,8 @@ def _one_vector(optimizer, variables, raw):
     if flat is None:
         flat = keras.Variable(joined(raw), name="all_variables")
         optimizer.build([flat])
-        _vectors[optimizer] = flat  # a second training with it goes on
+        # A second training of the same variables with it goes on.
+        _vectors[optimizer] = flat, [weakref.ref(variable) for variable in raw]
     flat.assign(joined(raw))
     constraints = [getattr(v, "constraint", None) for v in variables]
 
@@ -464,9 +506,10 @@ def save(model, path: Path, **record) -> None:
     The model is one of Keras or a `tf.Module`, such as a flow of TFP. An interrupted
     save leaves the older file whole; a full disk raises CourseError.
     """
-    values = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    values = [keras.ops.convert_to_numpy(variable) for variable in _built(model)]
+    text = json.dumps(record, default=lambda value: np.asarray(value).tolist())
     with course.replacing(_kept(path)) as part:
-        np.savez(part, *values, record=json.dumps(record, default=float))
+        np.savez(part, *values, record=text)
 
 
 def load(model, path: Path) -> dict:
@@ -475,6 +518,7 @@ def load(model, path: Path) -> dict:
     Returns the record. Raises CourseError where there is nothing, or nothing that fits;
     the model's variables are then as they were.
     """
+    variables = _built(model)
     if not _kept(path).exists():
         raise CourseError(
             f"No weights of an earlier run in {_kept(path)}: set LOAD = False and run "
@@ -484,20 +528,29 @@ def load(model, path: Path) -> dict:
         with np.load(_kept(path)) as file:
             values = [file[name] for name in file.files if name != "record"]
             record = json.loads(str(file["record"]))
-        shapes = [tuple(variable.shape) for variable in model.variables]
+        shapes = [tuple(variable.shape) for variable in variables]
         if shapes != [value.shape for value in values]:
             raise ValueError(
                 f"{len(values)} arrays, other shapes than the {len(shapes)} variables"
             )
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a file that was cut or changed breaks in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CourseError(
             f"{_kept(path)} does not fit ({reason}): set LOAD = False and train again."
         ) from None
-    for variable, value in zip(model.variables, values, strict=True):
+    for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return record
 
 
+def _built(model) -> list:
+    if not model.variables:
+        raise CourseError(
+            "The model has no variables yet: build it by calling it on one batch."
+        )
+    return list(model.variables)
+
+
 def _kept(path: Path) -> Path:
+    path = Path(path)
     return path.with_name(path.name + ".npz")

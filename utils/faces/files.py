@@ -3,7 +3,6 @@
 import csv
 import json
 import multiprocessing
-import re
 import shutil
 import signal
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +21,7 @@ IMAGE_FOLDER = Path("img_align_celeba", "img_align_celeba")
 ATTRIBUTE_FILE = "list_attr_celeba.csv"
 PARTITION_FILE = "list_eval_partition.csv"
 MANIFEST = "drawn_faces.json"  # in a complete set alone
-OURS = re.compile(r"\d{6}\.jpg|list_\w+\.csv|drawn_faces\w*\.json")
+OTHER_FILES = {ATTRIBUTE_FILE, PARTITION_FILE, MANIFEST, "drawn_faces_started.json"}
 
 
 def nth_face(seed: int, number: int):
@@ -78,9 +77,11 @@ def _is_complete(folder: Path, settings: dict) -> bool:
         tables = [(folder / name).stat() for name in (ATTRIBUTE_FILE, PARTITION_FILE)]
     except (OSError, ValueError):
         return False
+    if manifest.pop("tables", None) not in (None, [table.st_size for table in tables]):
+        return False
     there = manifest == settings | {"bytes": _bytes(folder)}
     count = sum(1 for _ in (folder / IMAGE_FOLDER).glob("*.jpg"))
-    return there and len(tables) == 2 and count == settings["count"]
+    return there and count == settings["count"]
 
 
 def _bytes(folder: Path) -> int:
@@ -89,9 +90,13 @@ def _bytes(folder: Path) -> int:
 
 def _refuse_others(folder: Path) -> None:
     """CourseError if the folder, which is to be replaced, holds what is not ours."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        ours = {f"{n:06}.jpg" for n in range(1, manifest["count"] + 1)} | OTHER_FILES
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = set()
     files = [path for path in folder.rglob("*") if path.is_file()]
-    drawn = (folder / MANIFEST).exists()
-    others = [path for path in files if not (drawn and OURS.fullmatch(path.name))]
+    others = [path for path in files if path.name not in ours]
     if others:
         raise course.CourseError(
             f"{folder} holds files that are not drawn faces, such as "
@@ -103,7 +108,7 @@ def _refuse_others(folder: Path) -> None:
 def _draw_images(folder: Path, seed: int, count: int, progress) -> None:
     """Draws the images that are not there yet, on all cores."""
     folder.mkdir(parents=True, exist_ok=True)
-    there = {path.name for path in folder.glob("*.jpg")}
+    there = {path.name for path in folder.glob("*.jpg") if path.stat().st_size}
     missing = [n for n in range(1, count + 1) if f"{n:06}.jpg" not in there]
     # Fresh Python processes, not forks: forking a notebook in which TensorFlow runs
     # threads can hang.
@@ -149,5 +154,6 @@ def _write_tables(folder: Path, settings: dict) -> None:
             place = (number - 0.5) / count
             part = 0 if place < 0.8 else 1 if place < 0.9 else 2
             table.writerow([f"{number:06}.jpg", part])
-    manifest = json.dumps(settings | {"bytes": _bytes(folder)})
+    tables = [(folder / n).stat().st_size for n in (ATTRIBUTE_FILE, PARTITION_FILE)]
+    manifest = json.dumps(settings | {"bytes": _bytes(folder), "tables": tables})
     (folder / MANIFEST).write_text(manifest, "utf-8")

@@ -15,16 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools import (
-    address,
-    chapters,
-    environment,
-    leaderboard,
-    lint,
-    refresh,
-    run,
-    site,
-)
+from tools import address, chapters, environment, leaderboard, lint, refresh, run, site
 
 ROOT = chapters.ROOT
 

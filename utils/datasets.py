@@ -417,6 +417,5 @@ def _download_celeba() -> Path:
         reason = str(error).splitlines()[0]
         raise CourseError(
             f"CelebA could not be downloaded ({reason}): connect to the network, give "
-            "a "
-            "folder that has it by CELEBA_DIR, or unset COURSE_FACES for drawn faces."
+            "a folder that has it by CELEBA_DIR, or unset COURSE_FACES for drawn faces."
         ) from None

@@ -37,16 +37,10 @@ def show(figure: plt.Figure, alt: str) -> None:
 
     The text goes where readers of the file find it: the plain-text form of the output.
     """
-    from IPython.display import display
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
     plt.close(figure)
-    display(
-        {"image/png": buffer.getvalue(), "text/plain": alt},
-        raw=True,
-        metadata={"image/png": {"alt": alt}},
-    )
+    _display(buffer.getvalue(), alt)
 
 
 def drawing(name: str) -> None:
@@ -54,16 +48,13 @@ def drawing(name: str) -> None:
 
     What is shown is the PNG, since outputs in SVG are not seen everywhere.
     """
-    from IPython.display import display
-
     svg = FIGURES / f"{name}.svg"
     png = svg.with_suffix(".png")
     if not svg.exists() or not png.exists():
         there = ", ".join(sorted(path.stem for path in FIGURES.glob("*.svg")))
         raise CourseError(f"There is no drawing {name!r}. There are: {there}.")
     width, alt = Image.open(png).width // 2, words_of(svg)[1]
-    data = {"image/png": png.read_bytes(), "text/plain": alt}
-    display(data, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
+    _display(png.read_bytes(), alt, width=width)
 
 
 def words_of(svg: Path) -> tuple[str, str]:
@@ -89,9 +80,8 @@ def image_rows(
     if columns is not None and len(columns) != count:
         raise ValueError(f"{len(columns)} titles do not fit {count} columns.")
     side = (WIDTH - 1.2) / count
-    figure, axes = plt.subplots(
-        len(rows), count, figsize=(WIDTH, side * len(rows) + 0.3), squeeze=False
-    )
+    size = WIDTH, side * len(rows) + 0.3
+    figure, axes = plt.subplots(len(rows), count, figsize=size, squeeze=False)
     for row, (name, images) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(row, images, strict=True):
             draw_image(axis, image)
@@ -114,12 +104,8 @@ def image_grid(
     """
     lines = -(-len(images) // columns)
     side = width / columns
-    figure, axes = plt.subplots(
-        lines,
-        columns,
-        figsize=(width, (side + 0.25 * bool(titles)) * lines),
-        squeeze=False,
-    )
+    size = width, (side + 0.25 * bool(titles)) * lines
+    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False)
     for axis in axes.flat[len(images) :]:
         axis.axis("off")
     for index, image in enumerate(images):
@@ -136,16 +122,10 @@ def draw_image(axis, image: np.ndarray) -> None:
     """
     image = np.asarray(image)
     grey = image.ndim == 2 or image.shape[-1] == 1
-    axis.imshow(
-        image.squeeze() if grey else image,
-        cmap="Greys" if grey else None,
-        vmin=0,
-        vmax=1,
-    )
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_color("0.85")
+    colours = {"cmap": "Greys"} if grey else {}
+    axis.imshow(image.squeeze() if grey else image, vmin=0, vmax=1, **colours)
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_color("0.85")
 
 
 def embedding(
@@ -160,22 +140,16 @@ def embedding(
     """A scatter of 2-D points `(count, 2)` coloured by class on an axis, each class
     named at its median.
     """
-    for index, name in enumerate(class_names):
-        chosen = points[labels == index]
-        axis.scatter(
-            *chosen.T, s=5, alpha=0.6, color=COLOURS[index], linewidths=0, label=name
-        )
-    if name_classes:
-        for index, name in enumerate(class_names):
-            where = np.median(points[labels == index], axis=0)
-            axis.annotate(
-                name, where, ha="center", va="center", fontsize=9, weight="bold",
-                color=COLOURS[index], path_effects=[withStroke(linewidth=3,
-                foreground="white")],
-            )  # fmt: skip
-    axis.set_aspect("equal")
-    axis.set_xlabel(x_label)
-    axis.set_ylabel(y_label)
+    dots = {"s": 5, "alpha": 0.6, "linewidths": 0}
+    words = {"ha": "center", "va": "center", "fontsize": 9, "weight": "bold"}
+    words["path_effects"] = [withStroke(linewidth=3, foreground="white")]
+    classes = list(zip(class_names, cycle(COLOURS)))
+    for index, (name, colour) in enumerate(classes):
+        axis.scatter(*points[labels == index].T, color=colour, label=name, **dots)
+    for index, (name, colour) in enumerate(classes if name_classes else []):
+        where = np.median(points[labels == index], axis=0)
+        axis.annotate(name, where, color=colour, **words)
+    axis.set(aspect="equal", xlabel=x_label, ylabel=y_label)
 
 
 def class_legend(figure, axis, columns: int = 5) -> None:
@@ -203,19 +177,11 @@ def curves(
     for (name, (x, y)), (marker, colour) in zip(lines.items(), styles):
         axis.plot(x, y, marker=marker if marks else None, color=colour, label=name)
     for (name, level), style in zip((levels or {}).items(), cycle(("--", ":", "-."))):
-        axis.axhline(
-            level,
-            color="0.35",
-            linestyle=style,
-            linewidth=1.2,
-            label=f"{name}: {level:.4f}",
-        )
-    axis.set_xlabel(x_label)
-    axis.set_ylabel(y_label)
-    axis.set_ylim(y_limits)
-    if all(
-        isinstance(x, range) for x, _ in lines.values()
-    ):  # epochs come in whole numbers
+        words = f"{name}: {level:.4f}"
+        axis.axhline(level, color="0.35", linestyle=style, linewidth=1.2, label=words)
+    axis.set(xlabel=x_label, ylabel=y_label, ylim=y_limits)
+    whole = all(isinstance(x, range) for x, _ in lines.values())
+    if whole:  # such as epochs
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
@@ -251,12 +217,9 @@ def draw_points(
     style = {"s": 3, "alpha": 0.5, "linewidths": 0}
     if labels is None:
         axis.scatter(*points.T, color="0.35", **style)
-    else:
-        for index in range(int(max(labels)) + 1):
-            name = classes[index] if classes else None
-            axis.scatter(
-                *points[labels == index].T, color=COLOURS[index], label=name, **style
-            )
+    for index in range(0 if labels is None else int(max(labels)) + 1):
+        style["label"] = classes[index] if classes else None
+        axis.scatter(*points[labels == index].T, color=COLOURS[index], **style)
     axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     axis.tick_params(labelsize=8)
 
@@ -272,10 +235,8 @@ def density_panels(
     top = top or float(np.max(next(iter(panels.values()))))
     figure, axes = _square_panels(len(panels), columns)
     for axis, (title, values) in zip(axes[: len(panels)], panels.items(), strict=True):
-        extent = (-limit, limit, -limit, limit)
-        image = axis.imshow(
-            values, origin="lower", extent=extent, cmap="BuPu", vmin=0, vmax=top
-        )
+        place = {"origin": "lower", "extent": (-limit, limit, -limit, limit)}
+        image = axis.imshow(values, cmap="BuPu", vmin=0, vmax=top, **place)
         axis.set_title(title, fontsize=10)
         axis.tick_params(labelsize=8)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, fraction=0.03, pad=0.02)
@@ -287,9 +248,8 @@ def _square_panels(count: int, columns: int):
     columns = min(count, columns)
     lines = -(-count // columns)
     side = WIDTH / max(columns, 2)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(side * columns, (side + 0.2) * lines), squeeze=False
-    )
+    size = side * columns, (side + 0.2) * lines
+    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False)
     for axis in axes.flat[count:]:
         axis.axis("off")
     return figure, list(axes.flat)
@@ -309,8 +269,6 @@ def animation(
     It is an animated PNG, which needs no script; the first and the last frame stay for
     `hold` milliseconds.
     """
-    from IPython.display import display
-
     pictures = []
     figure, axis = plt.subplots(figsize=(size, size), dpi=DPI)
     for frame in range(frames):
@@ -320,26 +278,19 @@ def animation(
         pictures.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
     plt.close(figure)
     some = np.concatenate([pictures[0], pictures[frames // 2], pictures[-1]])
-    palette = Image.fromarray(some).quantize(
-        32
-    )  # one for all frames: that makes the file small
-    pictures = [
-        Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE)
-        for p in pictures
-    ]
-    buffer = io.BytesIO()
+    # One palette for all frames makes the file small.
+    few = {"palette": Image.fromarray(some).quantize(32), "dither": Image.Dither.NONE}
+    first, *others = [Image.fromarray(p).quantize(**few) for p in pictures]
     times = [hold, *[milliseconds] * (frames - 2), hold]
-    pictures[0].save(
-        buffer,
-        "PNG",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=times,
-        loop=0,
-        optimize=True,
-    )
-    display(
-        {"image/png": buffer.getvalue(), "text/plain": alt},
-        raw=True,
-        metadata={"image/png": {"alt": alt}},
-    )
+    moving = {"save_all": True, "append_images": others, "duration": times, "loop": 0}
+    buffer = io.BytesIO()
+    first.save(buffer, "PNG", optimize=True, **moving)
+    _display(buffer.getvalue(), alt)
+
+
+def _display(png: bytes, alt: str, **more) -> None:
+    """A PNG with its words, in the output's plain-text form and in its metadata."""
+    from IPython.display import display
+
+    data = {"image/png": png, "text/plain": alt}
+    display(data, raw=True, metadata={"image/png": {"alt": alt, **more}})

@@ -207,16 +207,8 @@ def fit_density(
     points or gives no single number for each, if the optimizer has trained another
     model, and when the loss or the validation's is not finite.
     """
-    for name, value in {"epochs": epochs, "batch": batch, "patience": patience}.items():
-        if not (name == "patience" and value is None or _is_count(value)):
-            raise CourseError(f"{name} is {value!r}: give a whole number from 1 on.")
-    if isinstance(optimizer, str):
-        optimizer = keras.optimizers.get(optimizer)
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise CourseError(
-            f"optimizer is {optimizer!r}: give one of Keras 3, such as "
-            "keras.optimizers.Adam(1e-3)."
-        )
+    variables = list(model.trainable_variables if variables is None else variables)
+    _refuse(variables, optimizer, epochs, batch, patience, validation)
     x = finite(x, "x")
     if validation is not None:
         validation = finite(validation, "validation")
@@ -225,19 +217,8 @@ def fit_density(
                 f"validation has points of shape {validation.shape[1:]} and x of shape "
                 f"{x.shape[1:]}: give the same."
             )
-    variables = list(model.trainable_variables if variables is None else variables)
-    if not variables:
-        raise CourseError(
-            "The model has no trainable variables and would not learn: "
-            "build it, and track its networks."
-        )
     if len(x) < batch:
         raise CourseError(f"{len(x)} points do not make a batch of {batch}: lower it.")
-    if patience is not None and validation is None:
-        raise CourseError(
-            "Without validation points nothing tells which epoch is the best: "
-            "give validation=…."
-        )
     settings = epochs, batch, validation, each_epoch or (lambda epoch: None), label
     if course.backend() != "tensorflow":
         if not isinstance(model, keras.Model):
@@ -255,12 +236,28 @@ def fit_density(
         best.restore()
 
 
-def _is_count(value) -> bool:
-    return (
-        isinstance(value, (int, np.integer))
-        and not isinstance(value, bool)
-        and value > 0
-    )
+def _refuse(variables, optimizer, epochs, batch, patience, validation) -> None:
+    """CourseError for settings that make no sense."""
+    counts = {"epochs": epochs, "batch": batch}
+    counts |= {} if patience is None else {"patience": patience}
+    for name, value in counts.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise CourseError(f"{name} is {value!r}: give a whole number from 1 on.")
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise CourseError(
+            f"optimizer is {optimizer!r}: give one of Keras 3, such as "
+            "keras.optimizers.Adam(1e-3)."
+        )
+    if not variables:
+        raise CourseError(
+            "The model has no trainable variables and would not learn: "
+            "build it, and track its networks."
+        )
+    if patience is not None and validation is None:
+        raise CourseError(
+            "Without validation points nothing tells which epoch is the best: "
+            "give validation=…."
+        )
 
 
 def _fit_by_graphs(graphs, x, best, seed, epochs, batch, validation, each_epoch, label):
@@ -401,9 +398,8 @@ def _explained(graph, model, shape):
             raise CourseError(
                 f"{type(model).__name__} cannot be trained on points of shape "
                 f"{tuple(shape)} ({type(error).__name__}: {last.strip()}). Build it "
-                "for "
-                "as many dimensions, or call log_prob on two points to see which line "
-                "fails."
+                "for as many dimensions, or call log_prob on two points to see which "
+                "line fails."
             ) from error
 
     return call
@@ -454,8 +450,8 @@ def _one_vector(optimizer, variables, raw):
         if all(g is None for g in gradients):
             raise ValueError("no variable has a part in log_prob")
         pairs = zip(gradients, raw, strict=True)
-        known = [tf.zeros_like(v) if g is None else g for g, v in pairs]
-        optimizer.apply([joined(known)], [flat])
+        whole = [tf.zeros_like(v) if g is None else g for g, v in pairs]
+        optimizer.apply([joined(whole)], [flat])
         pieces = tf.split(flat.value, sizes)
         for variable, piece, constraint in zip(raw, pieces, constraints, strict=True):
             value = tf.reshape(piece, variable.shape)

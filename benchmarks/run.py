@@ -171,8 +171,8 @@ def machine() -> str:
             r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.M
         )
         if model:
-            return f"{os.cpu_count()} CPU cores ({model[1]})"
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+            return f"{course.cores()} CPU cores ({model[1]})"
+    return f"{course.cores()} CPU cores ({platform.machine()})"
 
 
 if __name__ == "__main__":

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from tools import ensure_home
+import tools  # noqa: F401  (a home to write in, where there is none)
 
 ROOT = Path(__file__).resolve().parent
-ensure_home()
 os.environ["COURSE_PROFILE"] = "quick"
 if "COURSE_OUTPUT" not in os.environ:
     os.environ["COURSE_OUTPUT"] = tempfile.mkdtemp(prefix="course-output-")

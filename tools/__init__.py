@@ -35,3 +35,6 @@ def ensure_home() -> None:
         folder = tempfile.mkdtemp(prefix="course-home-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         os.environ.update(HOME=folder, USERPROFILE=folder)
+
+
+ensure_home()  # before matplotlib, Jupyter or IPython look for it

@@ -20,7 +20,6 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
-from tools import ensure_home
 from utils.course import ROOT, CourseError
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -140,7 +139,6 @@ def execute(
     and raises KeyboardInterrupt.
     """
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    ensure_home()
     code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     for index in code:
         notebook.cells[index].outputs = []

@@ -144,7 +144,7 @@ def gallery() -> str:
     for path in sorted(FIGURES.glob("*.svg")):
         title, description = plots.words_of(path)
         shown = f"![{description}](../notebooks/figures/{path.stem}.png)"
-        parts.append(f"## {title}\n\n{shown}\n\n{description}")
+        parts.append(f"## {title}\n\n{shown}")
     return "\n\n".join(parts)
 
 

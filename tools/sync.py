@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -21,6 +22,7 @@ from utils import course
 FORMAT = {"extension": ".py", "format_name": "percent"}
 # Of a cell's metadata, tags and folding are part of the text; the rest is thrown away.
 KEPT = ("tags", "jupyter", "cellView")
+CURE = "make sync if the text is right, make sync BACK=1 if the notebook is"
 
 
 def source_of(path: Path) -> Path:
@@ -62,9 +64,8 @@ def bare(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def with_outputs(text: nbformat.NotebookNode, stored: nbformat.NotebookNode):
     """The cells of `text` with the outputs that `stored` has for them.
 
-    jupytext finds the cells that are the same but for their layout. A cell that was
-    edited keeps the outputs of its place if no cell has come or gone, and `make lint`
-    says that they are older than the code.
+    jupytext finds them by what the cells say, and then by their order. So an edited
+    cell keeps its outputs, and `make lint` says that they are older than the code.
     """
     from jupytext.combine import map_outputs_to_inputs
 
@@ -73,8 +74,6 @@ def with_outputs(text: nbformat.NotebookNode, stored: nbformat.NotebookNode):
     places = map_outputs_to_inputs(new, old)
     for place, cell in enumerate(new):
         match = places[place]
-        if match is None and len(old) == len(new) and place not in places:
-            match = place
         if match is not None:
             cell.outputs = old[match].outputs
             cell.execution_count = old[match].execution_count
@@ -95,15 +94,19 @@ def differences(path: Path) -> list[str]:
     text = [bare(cell) for cell in read_source(source_of(path)).cells]
     stored = [bare(cell) for cell in chapters.read(path).cells]
     if len(text) != len(stored):
-        return [f"{len(stored)} cells, but {len(text)} in its text: make sync"]
+        return [f"{len(stored)} cells, but {len(text)} in its text: {CURE}"]
     pairs = enumerate(zip(text, stored, strict=True), 1)
     parts = ("cell_type", "source", "metadata")
     differ = [n for n, (a, b) in pairs if any(a[part] != b[part] for part in parts)]
-    return [f"cell {number} differs from its text: make sync" for number in differ]
+    return [f"cell {number} differs from its text: {CURE}" for number in differ]
 
 
 def main(arguments: list[str]) -> int:
     back = "--back" in arguments
+    for source in sorted((chapters.NOTEBOOKS / "sources").glob("*.py")):
+        path = chapters.NOTEBOOKS / f"{source.stem}.ipynb"
+        if not path.exists():  # a new chapter
+            nbformat.write(nbformat.v4.new_notebook(), path)
     for path in chapters.find([name for name in arguments if name != "--back"]):
         if not back and not source_of(path).exists():
             print(f"{path.name}: left alone, it has no text in sources/")
@@ -151,10 +154,11 @@ def take_back(path: Path) -> bool:
 
 def keep(path: Path) -> None:
     """A copy of a file that is about to be replaced, for who edited the wrong one."""
-    copy = course.output_root() / "replaced" / path.name
+    name = f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}"
+    copy = course.output_root() / "replaced" / name
     with course.replacing(copy) as part:
         shutil.copy(path, part)
-    print(f"{path.name} is replaced; what it held is kept in {copy}")
+    print(f"{path.name} is brought up to date; what it held is kept in {copy}")
 
 
 if __name__ == "__main__":

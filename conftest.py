@@ -24,9 +24,8 @@ os.environ["COURSE_PROFILE"] = "quick"
 if "COURSE_OUTPUT" not in os.environ:
     os.environ["COURSE_OUTPUT"] = tempfile.mkdtemp(prefix="course-output-")
     atexit.register(shutil.rmtree, os.environ["COURSE_OUTPUT"], ignore_errors=True)
-if worker := os.environ.get(
-    "PYTEST_XDIST_WORKER"
-):  # two chapters that write results.json at once would lose one
+worker = os.environ.get("PYTEST_XDIST_WORKER")
+if worker:  # each process has a folder of its own, as two readers have
     os.environ["COURSE_OUTPUT"] = str(Path(os.environ["COURSE_OUTPUT"]) / worker)
 
 

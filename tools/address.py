@@ -70,7 +70,8 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--if-placeholder"]:
         del sys.argv[1]
         if not is_placeholder():
-            sys.exit(print("The address is no placeholder: nothing to do."))
+            print("The address is no placeholder: nothing to do.")
+            sys.exit(0)
     if len(sys.argv) != 2:
         sys.exit(
             "Say the new address: python -m tools.address https://github.com/owner/name"

@@ -59,7 +59,7 @@ def read(path: Path) -> nbformat.NotebookNode:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise CourseError(
             f"{path.name} is no notebook that can be read ({reason}): take it again "
-            f"with git checkout {path.name}, or remove it."
+            f"with git checkout notebooks/{path.name}, or remove it."
         ) from None
 
 

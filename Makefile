@@ -32,9 +32,9 @@ site: environment     ## the site of the stored notebooks, in output/site; nothi
 	@$(VENV) -m tools.site
 figures: developers   ## drawings from SVG to PNG, by Chromium (FIGURE=coupling for one)
 	@$(VENV) -m tools.figures $(FIGURE)
-bench: environment    ## against the book's settings and the PyTorch libraries (QUICK=1 for a short version)
-	@$(PYTHON) tools/environment.py --constraints "" --folder .venv-benchmarks --gigabytes 8 \
-		--requirements benchmarks/requirements.txt
+bench: environment    ## measures rows for the leaderboard and the benchmark (PART=moons|book|peers|ladders|images, QUICK=1)
+	@$(if $(filter peers,$(or $(PART),peers)),$(PYTHON) tools/environment.py --constraints "" \
+		--folder .venv-benchmarks --gigabytes 8 --requirements benchmarks/requirements.txt)
 	@$(VENV) -m benchmarks.run
 speed: environment    ## a minute that compares this machine with the one of the course's minutes
 	@$(VENV) -m tools.speed

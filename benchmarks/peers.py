@@ -1,23 +1,22 @@
-"""The PyTorch libraries' side of `make bench`; it runs in .venv-benchmarks, one task a
-process.
+"""PART=peers: spline flows of three PyTorch libraries, on the points, schedule and
+clock of ours.
 
 Every model is built with its library's own parts and trained by the loop that its
-documentation shows: Adam, one step after the other. `python -m benchmarks.peers TASK
-SEED PROFILE FILE` writes the result into FILE.
+documentation shows, Adam, one step after the other. It gets what ours gets: a rate that
+climbs and falls, gradients cut to length 5, the weights of the best validation NLL, and
+as many trials of its settings. They run in an environment of their own,
+.venv-benchmarks.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import copy
+import math
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-import torch
-
-from benchmarks.measure import EQUAL, POINTS, Race, versions
+from benchmarks.measure import POINTS, Clock, judged, versions
+from benchmarks.rows import Row
 from utils.results import milliseconds
 
 # ------------------------------------------------------------------ the libraries
@@ -25,7 +24,7 @@ from utils.results import milliseconds
 
 def with_zuko(flow):
     return SimpleNamespace(
-        parameters=list(flow.parameters()),
+        module=flow,
         log_prob=lambda x: flow().log_prob(x),
         sample=lambda count: flow().sample((count,)),
         versions=versions("zuko", "torch"),
@@ -35,11 +34,10 @@ def with_zuko(flow):
 def with_normflows(couplings):
     import normflows
 
-    flow = normflows.NormalizingFlow(
-        normflows.distributions.DiagGaussian(2, trainable=False), couplings
-    )
+    base = normflows.distributions.DiagGaussian(2, trainable=False)
+    flow = normflows.NormalizingFlow(base, couplings)
     return SimpleNamespace(
-        parameters=[p for p in flow.parameters() if p.requires_grad],
+        module=flow,
         log_prob=flow.log_prob,
         sample=lambda count: flow.sample(count)[0],
         versions=versions("normflows", "torch"),
@@ -52,189 +50,164 @@ def with_nflows(transforms):
 
     flow = flows.Flow(CompositeTransform(transforms), distributions.StandardNormal([2]))
     return SimpleNamespace(
-        parameters=list(flow.parameters()),
+        module=flow,
         log_prob=flow.log_prob,
         sample=flow.sample,
         versions=versions("nflows", "torch"),
     )
 
 
-# ------------------------------------------------------------------ one architecture
+# ------------------------------------------------------------------ training
 
 
-def equal_zuko():
-    from zuko.flows import NICE  # zuko's name for couplings that shift and scale
+def trained(model, settings: dict) -> dict:
+    """Maximum likelihood on two moons by the library's own log_prob, and its figures.
 
-    return with_zuko(
-        NICE(
-            2,
-            transforms=EQUAL["couplings"],
-            hidden_features=[EQUAL["width"]] * EQUAL["depth"],
-        )
+    With `compile`, log_prob goes through `torch.compile`.
+    """
+    import torch
+
+    clock, batch = (
+        Clock(settings["epochs"], settings.get("compile", False)),
+        settings["batch"],
     )
-
-
-def equal_normflows():
-    from normflows import flows, nets
-
-    hidden = [EQUAL["width"]] * EQUAL["depth"]
-    layers = []
-    for _ in range(EQUAL["couplings"]):
-        layers += [
-            flows.AffineCouplingBlock(nets.MLP([1, *hidden, 2])),
-            flows.Permute(2, mode="swap"),
-        ]
-    return with_normflows(layers)
-
-
-def equal_nflows():
-    from nflows.nn import nets
-    from nflows.transforms import AffineCouplingTransform
-
-    class MLP(nets.MLP):
-        def forward(
-            self, x, context=None
-        ):  # couplings hand a context on, which nflows' MLP does not take
-            return super().forward(x)
-
-    def network(inputs, outputs):
-        hidden = [EQUAL["width"]] * EQUAL["depth"]
-        return MLP([inputs], [outputs], hidden, activation=torch.relu)
-
-    masks = [[(k % 2), 1 - (k % 2)] for k in range(EQUAL["couplings"])]
-    return with_nflows(
-        [AffineCouplingTransform(torch.tensor(mask), network) for mask in masks]
+    x, places, validation = (
+        torch.from_numpy(points)
+        for points in (clock.data.x_train, clock.x, clock.data.x_validation)
     )
-
-
-# ------------------------------------------------------------------ each at its best
-
-
-def spline_zuko(transforms=3, width=64, bins=8):
-    from zuko.flows import NSF
-
-    return with_zuko(
-        NSF(2, transforms=transforms, bins=bins, hidden_features=(width, width))
+    log_prob = (
+        torch.compile(model.log_prob) if settings.get("compile") else model.log_prob
     )
-
-
-def spline_zuko_large():
-    return spline_zuko(transforms=5, width=128, bins=16)
-
-
-def spline_normflows():
-    from normflows import flows
-
-    layers = []
-    for _ in range(4):
-        spline = flows.CoupledRationalQuadraticSpline(
-            2, 2, 64, num_bins=8, tail_bound=5
-        )
-        layers += [spline, flows.LULinearPermute(2)]
-    return with_normflows(layers)
-
-
-def spline_nflows():
-    from nflows.transforms import (
-        MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
-        ReversePermutation,
+    weights = [p for p in model.module.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(weights, lr=settings["peak"])
+    steps = clock.epochs * (len(x) // batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: climb_and_fall(step, steps)
     )
-
-    def transform():
-        return MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
-            features=2,
-            hidden_features=64,
-            num_blocks=2,
-            num_bins=8,
-            tails="linear",
-            tail_bound=5,
-        )
-
-    return with_nflows(
-        [layer for _ in range(3) for layer in (ReversePermutation(2), transform())]
-    )
-
-
-RACES = {
-    "zuko spline, small": (spline_zuko, {"epochs": 40, "batch": 512}),
-    "zuko spline, large": (spline_zuko_large, {"epochs": 40, "batch": 512}),
-    "normflows spline": (spline_normflows, {"epochs": 40, "batch": 512}),
-    "nflows spline": (spline_nflows, {"epochs": 40, "batch": 512}),
-}
-PEAK_LEARNING_RATE = 3e-3
-EQUALS = {"zuko": equal_zuko, "normflows": equal_normflows, "nflows": equal_nflows}
-
-
-# ------------------------------------------------------------------ tasks
-
-
-def race(name, seed, quick):
-    """Maximum likelihood on two moons, with the KL after each epoch."""
-    build, settings = RACES[name]
-    epochs, batch = (2 if quick else settings["epochs"]), settings["batch"]
-    clock = Race(epochs)
-    x, points = torch.from_numpy(clock.x_train), torch.from_numpy(clock.points)
-    torch.manual_seed(seed)
-    model = build()
-    optimizer = torch.optim.Adam(model.parameters, lr=PEAK_LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, epochs * (len(x) // batch)
-    )
-    spent = 0.0
-    for _ in range(epochs):
+    spent, best, kept = 0.0, math.inf, None
+    for _ in range(clock.epochs):
         started = time.perf_counter()
         order = torch.randperm(len(x))
         for start in range(0, len(x) - batch + 1, batch):
-            loss = -model.log_prob(x[order[start : start + batch]]).mean()
+            loss = -log_prob(x[order[start : start + batch]]).mean()
             optimizer.zero_grad()
             loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights, 5.0)
             optimizer.step()
             schedule.step()
         spent += time.perf_counter() - started
         with torch.no_grad():
-            clock.lap(spent, model.log_prob(points).numpy())
-    return clock.result(parameters=count(model), versions=model.versions)
+            clock.lap(spent, model.log_prob(places).numpy())
+            nll = float(-model.log_prob(validation).mean())
+        if nll < best:
+            best, kept = nll, copy.deepcopy(model.module.state_dict())
+    model.module.load_state_dict(kept)
 
+    @torch.no_grad()
+    def density(points):
+        return model.log_prob(torch.from_numpy(points)).numpy()
 
-def equal(name, seed, quick):
-    """Milliseconds of a training step, of 10,000 densities and of 10,000 samples at the
-    shared architecture.
-    """
-    torch.manual_seed(seed)
-    model = EQUALS[name]()
-    optimizer = torch.optim.Adam(model.parameters, lr=1e-4)
-    clock = Race(1)
-    x, points = (
-        torch.from_numpy(clock.x_train[: EQUAL["batch"]]),
-        torch.from_numpy(clock.points),
-    )
-
-    def step():
-        optimizer.zero_grad()
-        (-model.log_prob(x).mean()).backward()
-        optimizer.step()
-
-    repeats = 5 if quick else 100
-    step_ms = milliseconds(step, repeats)
+    points = places[:1].repeat(POINTS, 1).numpy()
     with torch.no_grad():
-        density_ms = milliseconds(lambda: model.log_prob(points), max(3, repeats // 5))
-        sample_ms = milliseconds(lambda: model.sample(POINTS), max(3, repeats // 5))
+        sample_ms = milliseconds(lambda: model.sample(POINTS), 7)
     return {
-        "step_ms": step_ms,
-        "density_ms": density_ms,
+        **judged(density, clock.data),
+        **clock.figures(),
+        "parameters": sum(p.numel() for p in weights),
+        "density_ms": milliseconds(lambda: density(points), 7),
         "sample_ms": sample_ms,
-        "parameters": count(model),
         "versions": model.versions,
     }
 
 
-def count(model) -> int:
-    return int(np.sum([p.numel() for p in model.parameters]))
+def climb_and_fall(step: int, steps: int, warmup: float = 0.1) -> float:
+    """The rate as a fraction of its peak: our `training.warmup_cosine`."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return 0.01 + 0.99 * step / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-TASKS = {"race": race, "equal": equal}
+def zuko(settings, seed):
+    """zuko's neural spline flow."""
+    import torch
+    from zuko.flows import NSF
 
-if __name__ == "__main__":
-    kind, name, seed, profile, path = sys.argv[1:]
-    result = TASKS[kind](name, int(seed), profile == "quick")
-    Path(path).write_text(json.dumps(result), "utf-8")
+    torch.manual_seed(seed)
+    width, bins = settings["width"], settings["bins"]
+    flow = NSF(
+        2, transforms=settings["layers"], bins=bins, hidden_features=(width,) * 2
+    )
+    return trained(with_zuko(flow), settings)
+
+
+def normflows(settings, seed):
+    """normflows' spline couplings, with a learned linear map between them."""
+    import torch
+    from normflows import flows
+
+    torch.manual_seed(seed)
+    layers, width, bins = (settings[name] for name in ("layers", "width", "bins"))
+    parts = []
+    for _ in range(layers):
+        spline = flows.CoupledRationalQuadraticSpline(
+            2, 2, width, num_bins=bins, tail_bound=5
+        )
+        parts += [spline, flows.LULinearPermute(2)]
+    return trained(with_normflows(parts), settings)
+
+
+def nflows(settings, seed):
+    """nflows' autoregressive splines."""
+    import torch
+    from nflows import transforms
+
+    torch.manual_seed(seed)
+    parts = []
+    for _ in range(settings["layers"]):
+        spline = transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
+            features=2,
+            hidden_features=settings["width"],
+            num_blocks=2,
+            num_bins=settings["bins"],
+            tails="linear",
+            tail_bound=5,
+        )
+        parts += [transforms.ReversePermutation(2), spline]
+    return trained(with_nflows(parts), settings)
+
+
+BASE = {"width": 64, "bins": 8, "epochs": 40, "batch": 512, "peak": 3e-3}
+LIBRARIES = {
+    "zuko spline flow": (zuko, {"layers": 3, **BASE}),
+    "normflows spline flow": (normflows, {"layers": 4, **BASE}),
+    "nflows spline flow": (nflows, {"layers": 3, **BASE}),
+}
+LARGE = {"layers": 5, "width": 128, "bins": 16}
+TRIALS = [{}, {"peak": 1e-2}, {"bins": 16}, LARGE]
+COMPILED = {"compile": True}
+QUICK = {"epochs": 2, "batch": 4096}
+
+
+def trial_of(name: str, change: dict) -> Row:
+    run, settings = LIBRARIES[name]
+    words = (
+        ", ".join(f"{k} {v}" for k, v in change.items()) or "as in the first edition"
+    )
+    title, settings = f"{name}, trial: {words}", settings | change
+    more = {"seeds": (0,), "tuning": name, "environment": "torch"}
+    return Row(title, run, settings, QUICK, **more)
+
+
+CHOSEN = {  # by the lowest validation NLL of the trials
+    "zuko spline flow": {},
+    "normflows spline flow": {},
+    "nflows spline flow": {},
+}
+ROWS = [
+    *(trial_of(name, change) for name in LIBRARIES for change in [*TRIALS, COMPILED]),
+    *(
+        Row(name, run, settings | CHOSEN[name], QUICK, environment="torch")
+        for name, (run, settings) in LIBRARIES.items()
+    ),
+]

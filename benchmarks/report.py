@@ -1,10 +1,15 @@
-"""What `make bench` writes: tables in Markdown and a picture, made of the tasks'
-results.
+"""What `make bench` writes: the tables in pages of docs/ and in the README, and two
+pictures, all of what docs/bench/ keeps.
+
+A page has prose by hand and, between two marks, tables by this module:
+`<!-- NAME: written by make bench -->` and `<!-- end of NAME -->`.
 """
 
 from __future__ import annotations
 
+import io
 import re
+from collections import Counter
 from pathlib import Path
 
 import matplotlib
@@ -13,123 +18,126 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from benchmarks.measure import EQUAL, MILESTONES, reached
-from utils import plots
+from benchmarks.measure import MILESTONES, reached
+from benchmarks.rows import FOLDER, Row, rows_of, runs
+from utils import course, plots
 
-ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- benchmark: written by `make bench` -->", "<!-- end of benchmark -->"
+DOCS = course.ROOT / "docs"
+MARKS = r"(<!-- {0}: written by `make bench` -->\n).*?(<!-- end of {0} -->)"
 MISSING = "not reached"
-
-
-def write(results: list[tuple], folder: Path, docs: Path | None) -> list[Path]:
-    """Writes benchmark.md and benchmark.svg into `folder` and, if given, into `docs`,
-    with the README's rows.
-
-    `results` are pairs of a task (kind, name, seed) and what it gave. Returns the pages
-    that were written.
-    """
-    races = by_name(results, "race")
-    text = page(races, results)
-    pages = []
-    for place in [folder] + ([docs] if docs else []):
-        place.mkdir(parents=True, exist_ok=True)
-        if races:
-            draw(races, place / "benchmark.svg")
-        pages.append(place / "benchmark.md")
-        pages[-1].write_text(text, "utf-8")
-    if docs and races:
-        quote(docs.parent / "README.md", main_rows(races))
-    return pages
-
-
-def by_name(results, kind) -> dict[str, list[dict]]:
-    """The results of one kind of task: under each name a list, one for each seed."""
-    named: dict[str, list[dict]] = {}
-    for task, result in results:
-        if task.kind == kind:
-            named.setdefault(task.name, []).append(result)
-    return named
-
-
-# ------------------------------------------------------------------ the page
-
-
-def page(races, results) -> str:
-    parts = [
-        "# Benchmark",
-        where(results),
-        "What to know about these figures stands in the README, section Benchmark.",
-    ]
-    if races:
-        parts += [
-            "## Time to a distance from the truth",
-            RACES,
-            race_table(races),
-            against_the_book(races),
-        ]
-        parts += [
-            compilation_table(races),
-            "![KL against seconds of training](benchmark.svg)",
-        ]
-    equals = by_name(results, "equal")
-    if equals:
-        parts += [
-            "## The same architecture in every library",
-            EQUALS.format(**EQUAL),
-            equal_table(equals),
-        ]
-    for axis, runs in by_name(results, "scale").items():
-        parts += [
-            f"## What our flow costs, by {axis}",
-            SCALES.get(axis, ""),
-            scale_table(axis, runs[0]["rows"]),
-        ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-RACES = (
-    "Two moons, 30,000 training points. Seconds of training, compilation included and "
-    "evaluation left out, until the "
-    "KL on 10,000 fresh points is at most so many nats: the median over the seeds and, "
-    "in brackets, the range. "
-    "'2 of 3' means that two of three seeds got there. The KL at the end is the mean "
-    "over the seeds, and the range, "
-    "or, for one seed, the standard error over the points after ±; the seconds beside "
-    "it are those of the whole "
-    "training."
-)
-EQUALS = (
-    "{couplings} affine couplings, each with one network of {depth} × {width} for "
-    "scale and shift, batches of {batch}. "
-    "Milliseconds for one training step, for the density of 10,000 points and for "
-    "10,000 samples. Ours is compiled, a "
-    "whole epoch at a time; TFP's step is compiled; PyTorch runs as its libraries' "
-    "documentation shows, uncompiled. "
-    "Our networks see both coordinates, one of them 0, and give numbers for both: "
-    "hence the few more parameters."
-)
-SCALES = {
-    "dimension": "Eight couplings of 2 × 64, batches of 256. Memory is the peak of "
-    "the process, TensorFlow included.",
-    "couplings": "Two dimensions, couplings of 2 × 64, batches of 256.",
-    "batch": "Two dimensions, eight couplings of 2 × 64.",
+HOW_AGAIN = 'To measure a row again: ROWS="RealNVP" make bench.'
+OLD = {"Gaussian (4)", "30 Gaussians (4)", "kernel (4)"}  # models that are no flows
+SHORT = {  # rows of the benchmark under other names than the leaderboard's
+    "RealNVP (4)": "our RealNVP (chapter 4)",
+    "spline flow (5)": "our spline flow, by TFP (chapter 5)",
 }
 
 
-def where(results) -> str:
-    machines = sorted(
-        {result["machine"] for _, result in results if "machine" in result}
-    )
-    dates = sorted({result["date"] for _, result in results if "date" in result})
-    days = (
-        dates[0]
-        if len(dates) == 1
-        else f"{dates[0]} to {dates[-1]}"
-        if dates
-        else "unknown date"
-    )
-    where = " and ".join(machines) or "an unknown machine"
-    return f"Measured by `make bench` on {where}, {days}. No GPU."
+def write(folder: Path = FOLDER, docs: Path | None = None) -> list[Path]:
+    """Writes all tables into `folder`/report.md or, with `docs`, into the pages there
+    and the README beside it, with the pictures. Returns what was written.
+    """
+    if docs is None:
+        texts = [f"## {name}\n\n{make(folder)}" for name, make in TABLES.items()]
+        page = folder / "report.md"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text("\n\n".join(texts) + "\n", "utf-8")
+        return [page]
+    written = []
+    for page in [docs.parent / "README.md", *sorted(docs.glob("*.md"))]:
+        text = page.read_text("utf-8")
+        if (filled := fill(text, folder)) != text:
+            page.write_text(filled, "utf-8")
+            written.append(page)
+    for name, draw in PICTURES.items():
+        (docs / name).write_text(draw(folder), "utf-8")
+        written.append(docs / name)
+    return written
+
+
+def fill(text: str, folder: Path = FOLDER) -> str:
+    """A page with today's tables between its marks."""
+    for name, make in TABLES.items():
+        pattern = MARKS.format(re.escape(name))
+        if re.search(pattern, text, re.S):
+            table = make(folder)
+            replaced = rf"\g<1>{_escaped(table)}\n\g<2>"
+            text = re.sub(pattern, replaced, text, flags=re.S)
+    return text
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\")
+
+
+def faults() -> list[str]:
+    """A line for each page whose tables are not those of docs/bench/."""
+    pages = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+    texts = ((page, page.read_text("utf-8")) for page in pages)
+    return [
+        f"{page.name}: its tables are not those of docs/bench: make bench"
+        for page, text in texts
+        if fill(text) != text
+    ]
+
+
+# ------------------------------------------------------------------ figures
+
+
+def measured(part: str, folder: Path) -> list[tuple[Row, list[dict]]]:
+    """The rows of a part that were measured, with their figures, seed by seed."""
+    found = ((row, runs(part, row, folder)) for row in rows_of(part))
+    return [(row, figures) for row, figures in found if figures]
+
+
+def number(value) -> float:
+    """A kept figure as a number; "inf" is infinite."""
+    return float(value)
+
+
+def nats(value) -> str:
+    """A KL: four digits after the point where it is small, none where it is large."""
+    value = number(value)
+    if not np.isfinite(value):
+        return "inf"
+    if abs(value) < 10:
+        return f"{value:.4f}"
+    return f"{value:,.0f}" if value < 1e5 else f"{value:.0e}".replace("e+", "e")
+
+
+def seconds(value) -> str:
+    """Three digits, and no power of ten."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def spread(figures: list[dict], name: str, form=nats) -> str:
+    """ "0.0095 (0.0088–0.0101)": the median over the seeds and their range."""
+    values = sorted(number(run[name]) for run in figures if name in run)
+    if not values:
+        return ""
+    middle = form(values[len(values) // 2] if len(values) % 2 else np.median(values))
+    if len(values) == 1 or form(values[0]) == form(values[-1]):
+        return middle
+    return f"{middle} ({form(values[0])}–{form(values[-1])})"
+
+
+def where(found: list[tuple[Row, list[dict]]]) -> str:
+    """On which machine and when; rows of another machine, or timed beside other work,
+    are named.
+    """
+    if not found:
+        return "Nothing is measured yet: `make bench`."
+    every = [run for _, figures in found for run in figures]
+    usual = Counter(run["machine"] for run in every).most_common(1)[0][0]
+    days = sorted({run["date"] for run in every})
+    day = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    said = [f"Measured by `make bench` on {usual}, {day}, without a GPU."]
+    for row, figures in found:
+        if others := {run["machine"] for run in figures} - {usual}:
+            said.append(f"{row.name} is of {', '.join(sorted(others))}.")
+        if any(run["busy"] >= 0.15 for run in figures):
+            said.append(f"{row.name} was timed beside other work.")
+    return " ".join(said)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -138,229 +146,324 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def race_table(races) -> str:
-    milestones = [f"{target:g}" for target in MILESTONES]
-    head = [
-        "model",
-        *milestones,
-        "KL at the end",
-        "training in all (s)",
-        "parameters",
-        "seeds",
-        "with",
-    ]
-    rows = []
-    for name, runs in races.items():
-        ends = [run["seconds"][-1] for run in runs]
-        figures = [
-            f"{np.median(ends):.0f}",
-            f"{runs[0]['parameters']:,}",
-            str(len(runs)),
-            runs[0]["versions"],
+# ------------------------------------------------------------------ two moons
+
+
+def ranked(folder: Path) -> list[tuple[Row, list[dict]]]:
+    """The rows of the leaderboard, by the median KL over the plane; infinite ones come
+    last.
+    """
+    found = [(r, f) for r, f in measured("moons", folder) if not r.tuning]
+
+    def middle(figures, name):
+        return float(np.median([number(run[name]) for run in figures]))
+
+    return sorted(
+        found, key=lambda pair: [middle(pair[1], k) for k in ("kl_plane", "kl_bulk")]
+    )
+
+
+def leaderboard(folder: Path) -> str:
+    head = ["model (chapter)", "KL, plane", "KL, bulk", "compiling (s)", "training (s)"]
+    head += ["parameters", "10,000 densities (ms)", "10,000 samples (ms)", "seeds"]
+    rows, found = [], ranked(folder)
+    for row, figures in found:
+        cells = [row.name, spread(figures, "kl_plane"), spread(figures, "kl_bulk")]
+        cells += [
+            spread(figures, f"{k}_seconds", seconds) for k in ("compile", "train")
         ]
-        rows.append(
-            [
-                name,
-                *(milestone(runs, target) for target in MILESTONES),
-                final_kl(runs),
-                *figures,
-            ]
-        )
-    return table(head, rows)
+        count = figures[0].get("parameters")
+        cells.append(f"{count:,}" if count else "")
+        cells += [middle_of(figures, f"{k}_ms") for k in ("density", "sample")]
+        rows.append([*cells, str(len(figures))])
+    troubles = {
+        f"{row.name}: {run['trouble']}"
+        for row, figures in found
+        for run in figures
+        if "trouble" in run
+    }
+    return "\n\n".join([table(head, rows), *sorted(troubles), where(found)])
 
 
-def milestone(runs, target, compilation=True) -> str:
+def middle_of(figures, name) -> str:
+    values = [run[name] for run in figures if name in run]
+    return seconds(float(np.median(values))) if values else ""
+
+
+def trials(folder: Path) -> str:
+    """What was tried before the settings of a row were chosen."""
+    found = [pair for part in ("moons", "peers") for pair in measured(part, folder)]
+    found = [(row, figures) for row, figures in found if row.tuning]
+    rows = []
+    for row, (run,) in found:
+        name, _, change = row.name.partition(", trial: ")
+        total = run["compile_seconds"] + run["train_seconds"]
+        nll = f"{number(run['validation_nll']):.4f}"
+        rows.append([name, change, nll, nats(run["kl_bulk"]), seconds(total)])
+    head = ["model", "changed", "validation NLL", "KL, bulk", "seconds"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
+def tails(folder: Path) -> str:
+    """Each flow as its chapter has it, then with one thing changed."""
+    plain = {row.name: (row, f) for row, f in measured("moons", folder)}
+    changed = [p for p in measured("ladders", folder) if "kl_plane" in p[1][0]]
+    changed = [p for p in changed if not p[0].name.startswith("spline coupling")]
+    rows, shown, found = [], set(), []
+    for row, figures in changed:
+        name, _, change = row.name.partition(", ")
+        if name not in shown and name in plain:
+            found.append(plain[name])
+            rows.append([name, "as in its chapter", *_tail_cells(plain[name][1])])
+        shown.add(name)
+        found.append((row, figures))
+        rows.append([name, change, *_tail_cells(figures)])
+    head = ["flow (chapter)", "changed", "KL, plane", "KL, bulk", "seconds in all"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
+def _tail_cells(figures) -> list[str]:
+    totals = [
+        {"total": run["compile_seconds"] + run["train_seconds"]} for run in figures
+    ]
+    return [
+        spread(figures, "kl_plane"),
+        spread(figures, "kl_bulk"),
+        spread(totals, "total", seconds),
+    ]
+
+
+# ------------------------------------------------------------------ time to a distance
+
+
+def races(folder: Path) -> list[tuple[str, Row, list[dict]]]:
+    """Our two flows, the libraries' and the book's: what has a KL epoch by epoch."""
+    ours = [(r, f) for r, f in measured("moons", folder) if r.name in SHORT]
+    peers = [p for p in measured("peers", folder) if "by_epoch" in p[1][0]]
+    found = [*ours, *peers, *measured("book", folder)]
+    return [(SHORT.get(r.name, r.name), r, f) for r, f in found if not r.tuning]
+
+
+def distance(folder: Path) -> str:
+    """Seconds until the KL over the bulk is at most so many nats."""
+    rows, found = [], races(folder)
+    for name, _, figures in found:
+        times = [milestone(figures, target) for target in MILESTONES]
+        end = spread(figures, "kl_bulk")
+        total = [run["by_epoch"]["seconds"][-1] for run in figures]
+        parameters = f"{figures[0]['parameters']:,}"
+        more = [end, seconds(float(np.median(total))), parameters, str(len(figures))]
+        rows.append([name, *times, *more])
+    head = ["model", *(f"{target:g}" for target in MILESTONES)]
+    head += ["KL, bulk, at the end", "training in all (s)", "parameters", "seeds"]
+    return "\n\n".join([table(head, rows), where([(r, f) for _, r, f in found])])
+
+
+def short_distance(folder: Path) -> str:
+    """The README's: two distances and the end."""
+    rows, found = [], races(folder)
+    for name, _, figures in found:
+        total = [run["by_epoch"]["seconds"][-1] for run in figures]
+        times = [milestone(figures, target) for target in (0.05, 0.02)]
+        end = spread(figures, "kl_bulk")
+        rows.append([name, *times, end, seconds(float(np.median(total)))])
+    head = ["two moons", "seconds to 0.05 nats", "seconds to 0.02 nats"]
+    head += ["KL, bulk, at the end", "training in all (s)"]
+    return "\n\n".join([table(head, rows), where([(r, f) for _, r, f in found])])
+
+
+def milestone(figures, target, compilation=True) -> str:
     """ "12 (11–14)": the median and the range of the seconds to a KL, with the time of
     compilation or without.
     """
-    times = [reached(run, target, compilation) for run in runs]
-    passed = sorted(time for time in times if time is not None)
+    times = [reached(run, target, compilation) for run in figures]
+    passed = [{"time": time} for time in times if time is not None]
     if not passed:
         return MISSING
-    text = f"{np.median(passed):.1f}"
-    if len(passed) > 1:
-        text += f" ({passed[0]:.1f}–{passed[-1]:.1f})"
-    return text if len(passed) == len(runs) else f"{text}, {len(passed)} of {len(runs)}"
+    text = spread(passed, "time", lambda value: f"{value:.1f}")
+    whole = len(passed) == len(figures)
+    return text if whole else f"{text}, {len(passed)} of {len(figures)}"
 
 
-def final_kl(runs) -> str:
-    kls = [run["kl"][-1] for run in runs]
-    if len(kls) == 1:
-        return f"{kls[0]:.4f} ± {runs[0]['kl_se']:.4f}"
-    return f"{np.mean(kls):.4f} ({min(kls):.4f}–{max(kls):.4f})"
-
-
-def against_the_book(races) -> str:
-    """The sentence that holds our flows against the book's: where its training ends,
-    and when ours were there.
-    """
-    book = next((runs[0] for name, runs in races.items() if "book" in name), None)
-    if book is None:
-        return ""
-    end, seconds = book["kl"][-1], book["seconds"][-1]
-    sentences = [f"The book's model ends at {end:.4f} nats after {seconds:.0f} s."]
-    for name, runs in races.items():
-        times = [reached(run, end) for run in runs]
-        if name.startswith("our ") and all(times):
-            ours = np.median(times)
-            sentences.append(
-                f"O{name[1:]} is there after {ours:.1f} s, 1/{seconds / ours:.0f} of "
-                "that."
-            )
-    return " ".join(sentences)
-
-
-def compilation_table(races) -> str:
-    """Rows of models that are compiled: how long that takes, and the milestone 0.02
-    without it.
-    """
+def compiling(folder: Path) -> str:
+    """Rows that compile: how long that takes, and 0.02 nats without it."""
     rows = []
-    for name, runs in races.items():
-        compiling = np.median([run["compile_seconds"] for run in runs])
-        if compiling > 0.5:
-            without = milestone(runs, 0.02, compilation=False)
-            epoch = np.median([run["epoch_seconds"] for run in runs])
-            rows.append([name, f"{compiling:.1f}", f"{epoch:.2f}", without])
-    head = [
-        "compiled models",
-        "compilation (s)",
-        "an epoch (s)",
-        "seconds to 0.02 without compilation",
-    ]
-    return table(head, rows) if rows else ""
+    for name, _, figures in races(folder):
+        if figures[0]["compile_seconds"] > 0.3:
+            cells = [spread(figures, "compile_seconds", seconds)]
+            cells.append(spread(figures, "epoch_seconds", seconds))
+            rows.append([name, *cells, milestone(figures, 0.02, compilation=False)])
+    head = ["model", "compiling (s)", "an epoch (s)"]
+    return table([*head, "seconds to 0.02 nats without compiling"], rows)
 
 
-def equal_table(equals) -> str:
-    head = [
-        "library",
-        "step (ms)",
-        "10,000 densities (ms)",
-        "10,000 samples (ms)",
-        "parameters",
-        "with",
-    ]
+# ------------------------------------------------------------------ costs
+
+
+def equal(folder: Path) -> str:
+    found = [p for p in measured("peers", folder) if p[0].name.startswith("equal")]
     rows = []
-    for name, (result, *_) in equals.items():
-        figures = [
-            f"{result[key]:.1f}" for key in ("step_ms", "density_ms", "sample_ms")
-        ]
-        rows.append([name, *figures, f"{result['parameters']:,}", result["versions"]])
-    return table(head, rows)
+    for row, (run, *_) in found:
+        cells = [seconds(run[f"{k}_ms"]) for k in ("step", "density", "sample")]
+        first = seconds(run["compile_seconds"]) if run["compile_seconds"] else ""
+        cells += [first, f"{run['parameters']:,}", run["versions"]]
+        rows.append([row.name.removeprefix("equal: "), *cells])
+    head = ["library", "step (ms)", "10,000 densities (ms)", "10,000 samples (ms)"]
+    head += ["compiling (s)", "parameters", "with"]
+    return "\n\n".join([table(head, rows), where(found)])
 
 
-def scale_table(axis, rows) -> str:
-    head = [
-        axis,
-        "step (ms)",
-        "10,000 densities (ms)",
-        "10,000 samples (ms)",
-        "parameters",
-        "peak memory (MB)",
-    ]
-    keys = ("step_ms", "density_ms", "sample_ms")
-    return table(head, [
-        [
-            str(row[axis]),
-            *(f"{row[key]:.1f}" for key in keys),
-            f"{row['parameters']:,}",
-            f"{row['memory_mb']:.0f}",
-        ]
-        for row in rows
-    ])  # fmt: skip
-
-
-# ------------------------------------------------------------------ README and picture
-
-
-def main_rows(races) -> str:
-    """What the README quotes: for each model the seconds to two milestones, and where
-    it ends.
-    """
+def splines(folder: Path) -> str:
+    found = [p for p in measured("ladders", folder) if "nodes" in p[1][0]]
     rows = []
-    for name, runs in races.items():
-        seconds = np.median([run["seconds"][-1] for run in runs])
-        rows.append(
-            [
-                name,
-                milestone(runs, 0.05),
-                milestone(runs, 0.02),
-                final_kl(runs),
-                f"{seconds:.0f}",
-            ]
-        )
-    results = [(None, run) for runs in races.values() for run in runs]
-    head = [
-        "two moons",
-        "seconds to 0.05 nats",
-        "seconds to 0.02 nats",
-        "KL at the end (nats)",
-        "training in all (s)",
-    ]
-    said = f"{against_the_book(races)} {where(results)}".strip()
-    return f"{table(head, rows)}\n\n{said}"
+    for row, figures in found:
+        cells = [f"{figures[0]['nodes']:,}"]
+        for name in ("trace", "xla", "compile", "train"):
+            cells.append(spread(figures, f"{name}_seconds", seconds))
+        cells += [spread(figures, "epoch_seconds", seconds)]
+        rows.append([row.name, *cells, spread(figures, "kl_bulk")])
+    head = ["flow", "nodes of the gradient", "tracing it (s)", "XLA (s)"]
+    head += ["compiling in training (s)", "training (s)", "an epoch (s)", "KL, bulk"]
+    return "\n\n".join([table(head, rows), where(found)])
 
 
-def quote(readme: Path, rows: str) -> None:
-    """Puts the rows between the two marks in the README; leaves a README without them
-    as it is.
-    """
-    text = readme.read_text("utf-8")
-    changed = re.sub(
-        f"{re.escape(BEGIN)}.*?{re.escape(END)}",
-        lambda _: f"{BEGIN}\n{rows}\n{END}",
-        text,
-        flags=re.S,
+def sizes(folder: Path) -> str:
+    found = [p for p in measured("ladders", folder) if p[0].name.startswith("size")]
+    rows = []
+    for row, (run, *_) in found:
+        cells = [seconds(run[f"{k}_ms"]) for k in ("step", "density", "sample")]
+        more = [f"{run['parameters']:,}", f"{run['memory_mb']:,.0f}"]
+        compiled = seconds(run["compile_seconds"])
+        rows.append([row.name.removeprefix("size: "), *cells, compiled, *more])
+    head = ["changed", "step (ms)", "10,000 densities (ms)", "10,000 samples (ms)"]
+    head += ["compiling (s)", "parameters", "peak memory (MB)"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
+def images(folder: Path) -> str:
+    found = measured("images", folder)
+    rows = []
+    for row, figures in found:
+        bits = spread(figures, "bits_per_dim", lambda value: f"{value:.3f}")
+        cells = [bits, spread(figures, "train_seconds", seconds)]
+        rows.append([row.name, *cells, f"{figures[0]['parameters']:,}"])
+    head = ["model (chapter)", "bits per dimension", "seconds in all", "parameters"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
+TABLES = {
+    "leaderboard": leaderboard,
+    "trials": trials,
+    "tails": tails,
+    "distance": distance,
+    "short distance": short_distance,
+    "compiling": compiling,
+    "equal": equal,
+    "splines": splines,
+    "sizes": sizes,
+    "images": images,
+}
+
+# ------------------------------------------------------------------ pictures
+
+
+def board_picture(folder: Path) -> str:
+    """The leaderboard, as SVG: both KLs of each model, and its seconds."""
+    found = ranked(folder)
+    figure, (left, right) = plt.subplots(
+        1,
+        2,
+        figsize=(plots.WIDTH, 0.8 + 0.36 * len(found)),
+        width_ratios=(3, 2),
+        sharey=True,
     )
-    if changed != text:
-        readme.write_text(changed, "utf-8")
-
-
-def draw(races, path: Path) -> None:
-    """KL against seconds of training, on logarithmic scales, a line for each seed."""
-    figure, axis = plt.subplots(figsize=(plots.WIDTH, 4.6))
-    for number, (name, runs) in enumerate(races.items()):
-        colour, marker = (
-            plots.COLOURS[number % len(plots.COLOURS)],
-            "osD^vPX*hp"[number % 10],
+    top = 30.0  # nats: further right stands an arrow
+    for place, (row, figures) in enumerate(found):
+        bulk, plane = (
+            [number(run[f"kl_{k}"]) for run in figures] for k in ("bulk", "plane")
         )
-        for index, run in enumerate(runs):
-            label = name if index == 0 else None
-            axis.plot(
-                run["seconds"],
-                np.maximum(run["kl"], 1e-3),
-                color=colour,
-                linewidth=1.1,
-                alpha=0.75,
-            )
-            axis.plot(
-                run["seconds"][-1:],
-                run["kl"][-1:],
-                marker,
-                color=colour,
-                label=label,
-                markersize=7,
-            )
+        colour = "0.45" if row.name in OLD else plots.COLOURS[0]
+        ends = np.clip([np.median(bulk), np.median(plane)], 1e-3, top)
+        left.plot(ends, [place, place], color="0.8", zorder=1)
+        left.plot(np.clip(bulk, 1e-3, top), [place] * len(bulk), "o", color=colour)
+        within = [value for value in plane if value <= top]
+        hollow = {
+            "markerfacecolor": "white",
+            "markeredgecolor": colour,
+            "markersize": 9,
+        }
+        left.plot(within, [place] * len(within), "o", zorder=0, linestyle="", **hollow)
+        if beyond := [value for value in plane if value > top]:
+            left.plot([top], [place], ">", color=plots.COLOURS[1], clip_on=False)
+            words = nats(np.median(beyond))
+            left.annotate(words, (top, place), (7, 0), textcoords="offset points",
+                          va="center", fontsize=8)  # fmt: skip
+        spans = [
+            float(np.median([run[f"{k}_seconds"] for run in figures]))
+            for k in ("compile", "train")
+        ]
+        right.barh(place, spans[0], 0.6, color="0.75")
+        right.barh(place, spans[1], 0.6, left=spans[0], color=plots.COLOURS[2])
+        right.annotate(seconds(sum(spans)), (sum(spans), place), (3, 0),
+                       textcoords="offset points", va="center", fontsize=8)  # fmt: skip
+    left.set_yticks(range(len(found)), [row.name for row, _ in found])
+    left.invert_yaxis()
+    left.set(xscale="log", xlim=(2e-3, top), xlabel="KL to the truth (nats)")
+    marks = [0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10]
+    left.set_xticks(marks, [f"{mark:g}" for mark in marks])
+    left.minorticks_off()
+    left.set_title("filled: bulk   hollow: whole plane", fontsize=9)
+    right.set(xlabel="seconds", xlim=(0, None))
+    right.margins(x=0.15)
+    right.set_title("compiling, then training", fontsize=9)
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="x", color="0.92")
+        axis.set_axisbelow(True)
+    figure.subplots_adjust(wspace=0.22)
+    return as_svg(figure, "leaderboard")
+
+
+def race_picture(folder: Path) -> str:
+    """KL over the bulk against seconds of training, a line for each seed."""
+    figure, axis = plt.subplots(figsize=(plots.WIDTH, 4.6))
+    longest = 1.0
+    for place, (name, _, figures) in enumerate(races(folder)):
+        colour = plots.COLOURS[place % len(plots.COLOURS)]
+        marker = "osD^vPX*hp"[place % 10]
+        for index, run in enumerate(figures):
+            kls = np.array(run["by_epoch"]["kl_bulk"], float)
+            times, label = run["by_epoch"]["seconds"], None if index else name
+            axis.plot(times, np.maximum(kls, 1e-3), color=colour, lw=1.1, alpha=0.75)
+            end = np.maximum(kls[-1:], 1e-3)
+            axis.plot(times[-1:], end, marker, color=colour, label=label, markersize=7)
+            longest = max(longest, times[-1])
     for target in MILESTONES:
         axis.axhline(target, color="0.8", linewidth=0.7, zorder=0)
     axis.set(xscale="log", xlabel="seconds of training, compilation included")
-    axis.set(yscale="log", ylabel="KL to the truth (nats)", ylim=(None, 1.0))
-    longest = max(run["seconds"][-1] for runs in races.values() for run in runs)
-    seconds = [
-        tick
-        for tick in (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
-        if tick <= 1.5 * longest
-    ]
-    axis.set_xticks(seconds, [f"{tick:,}" for tick in seconds])
+    axis.set(yscale="log", ylabel="KL over the bulk (nats)", ylim=(5e-3, 1.0))
+    ticks = [t for t in (1, 3, 10, 30, 100, 300, 1_000, 3_000) if t <= 1.5 * longest]
+    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axis.set_yticks(MILESTONES, [f"{target:g}" for target in MILESTONES])
     axis.minorticks_off()
-    axis.legend(
-        frameon=False,
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        title="a mark where each training ends",
-    )
-    with plt.rc_context(
-        {"svg.hashsalt": "benchmark"}
-    ):  # the same names in the file at each writing
-        figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "fontsize": 9}
+    axis.legend(frameon=False, title="a mark where each training ends", **place)
+    return as_svg(figure, "benchmark")
+
+
+def as_svg(figure, salt: str) -> str:
+    """A figure as SVG that is the same at each writing."""
+    buffer = io.StringIO()
+    with plt.rc_context({"svg.hashsalt": salt}):
+        figure.savefig(
+            buffer,
+            format="svg",
+            bbox_inches="tight",
+            facecolor="white",
+            metadata={"Date": None},
+        )
     plt.close(figure)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+PICTURES = {"leaderboard.svg": board_picture, "benchmark.svg": race_picture}

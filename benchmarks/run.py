@@ -1,12 +1,13 @@
-"""`make bench`: every task in a process of its own, one after another, then the tables
-and the picture.
+"""`make bench`: every row alone, in a process of its own, one after another.
 
+    PART=moons make bench         moons, book, peers, ladders or images; all if unset
+    ROWS="RealNVP" make bench     the rows whose names begin so, measured again
     QUICK=1 make bench            a short version that shows that everything runs
-    RESUME=1 make bench           keeps what an interrupted run has measured
-    TASKS="race our" make bench   measures again what begins so, and what is missing
 
-What it writes: output/benchmarks/<profile>/, and from a full run docs/benchmark.md,
-docs/benchmark.svg and the rows that the README quotes.
+What is measured is kept after each seed in docs/bench/, so that an interrupted run goes
+on where it was; rows that are measured with today's code are left alone. Then the
+pages of docs/ and the README's table are written. The short version writes into
+output/benchmarks/ alone.
 """
 
 from __future__ import annotations
@@ -19,160 +20,114 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.rows import FOLDER, PARTS, Row, keep, rows_of, stored
 from tools.environment import python_of
 from utils import course
 
 ROOT = course.ROOT
-PEERS_ENVIRONMENT = ROOT / ".venv-benchmarks"
-
-
-@dataclass(frozen=True)
-class Task:
-    kind: str  # race, equal or scale
-    name: str
-    worker: str  # ours or peers
-    seed: int = 0
-
-    @property
-    def file(self) -> str:
-        return (
-            re.sub(r"\W+", "-", f"{self.kind} {self.name} {self.seed}").lower()
-            + ".json"
-        )
-
-
-def tasks(quick: bool) -> list[Task]:
-    """All tasks. The seeds of the races are interleaved, so that a slow minute of the
-    machine hits every model.
-    """
-    seeds = range(1 if quick else 3)
-    peers = (
-        "zuko spline, small",
-        "zuko spline, large",
-        "normflows spline",
-        "nflows spline",
-    )
-    equals = [
-        ("ours", "ours"),
-        ("TFP", "ours"),
-        ("normflows", "peers"),
-        ("zuko", "peers"),
-        ("nflows", "peers"),
-    ]
-    chosen = [Task("equal", name, worker) for name, worker in equals]
-    for seed in seeds:
-        chosen += [
-            Task("race", name, "ours", seed)
-            for name in ("our RealNVP", "our spline flow")
-        ]
-        chosen += [Task("race", name, "peers", seed) for name in peers]
-    chosen += [
-        Task("scale", axis, "ours") for axis in ("dimension", "couplings", "batch")
-    ]
-    return [
-        *chosen,
-        Task("race", "the book's RealNVP", "ours"),
-    ]  # one seed, last: it takes as long as all others
+BUSY = 0.15  # the fraction of the processors that others may use while a row is timed
 
 
 def main() -> int:
-    quick, resume, words = (
-        bool(os.environ.get("QUICK")),
-        bool(os.environ.get("RESUME")),
-        os.environ.get("TASKS", ""),
-    )
-    profile = "quick" if quick else "full"
-    folder = course.output_root() / "benchmarks" / profile
-    (folder / "tasks").mkdir(parents=True, exist_ok=True)
-    failed, started = [], time.perf_counter()
-    for number, task in enumerate(chosen := tasks(quick), 1):
-        path = folder / "tasks" / task.file
-        if path.exists() and (
-            resume or not f"{task.kind} {task.name}".startswith(words)
-        ):
+    quick, words = bool(os.environ.get("QUICK")), os.environ.get("ROWS", "")
+    parts = os.environ.get("PART", "").split() or list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        sys.exit(f"PART is {', '.join(unknown)}: give one of {', '.join(PARTS)}.")
+    folder = course.output_root() / "benchmarks" / "quick" if quick else FOLDER
+    waiting = [task for part in parts for task in tasks(part, words, folder, quick)]
+    failed = 0
+    for number, (part, row, seed) in enumerate(waiting, 1):
+        show = f"[{number} of {len(waiting)}] {part}: {row.name}, seed {seed}"
+        print(show, end=" … ", flush=True)
+        started = time.perf_counter()
+        figures = measure(part, row, seed, quick)
+        if isinstance(figures, str):
+            failed += 1
+            print(f"FAILED: {figures}", flush=True)
             continue
-        print(
-            f"[{number:2} of {len(chosen)}] {task.kind}: {task.name}, seed {task.seed} "
-            "…",
-            end="",
-            flush=True,
-        )
-        before = time.perf_counter()
-        problem = execute(task, profile, path)
-        print(f" {problem or 'done'}, {time.perf_counter() - before:.0f} s", flush=True)
-        failed += [task] if problem else []
-    paths = [(task, folder / "tasks" / task.file) for task in chosen]
-    results = [
-        (task, json.loads(path.read_text("utf-8")))
-        for task, path in paths
-        if path.exists()
-    ]
-    pages = report.write(
-        results, folder, docs=None if quick or failed else ROOT / "docs"
-    )
-    print(
-        f"{(time.perf_counter() - started) / 60:.0f} minutes. "
-        + "  ".join(str(page) for page in pages)
-    )
-    for task in failed:
-        print(
-            f"FAILED: {task.kind} {task.name}, seed {task.seed}; its log: "
-            f"{folder / 'tasks' / task.file}.log"
-        )
+        keep(part, row, seed, figures, folder)
+        busy = "" if figures["busy"] < BUSY else ", beside other work: time it again"
+        print(f"{time.perf_counter() - started:.0f} s{busy}", flush=True)
+    if not waiting:
+        print(f"All rows are measured. {report.HOW_AGAIN}")
+    for page in report.write(folder, docs=None if quick or failed else ROOT / "docs"):
+        print(page)
     return 1 if failed else 0
 
 
-def execute(task: Task, profile: str, path: Path) -> str | None:
-    """Runs a task in its own process, which writes `path`. If it fails there is no such
-    file, and its last line is returned.
+def tasks(part: str, words: str, folder: Path, quick: bool) -> list:
+    """What is still to be measured: (part, row, seed), seed by seed, so that a slow
+    minute of the machine does not fall on one row alone.
     """
-    python = (
-        python_of(str(PEERS_ENVIRONMENT)) if task.worker == "peers" else sys.executable
-    )
-    path.unlink(missing_ok=True)
-    command = [
-        python,
-        "-m",
-        f"benchmarks.{task.worker}",
-        task.kind,
-        task.name,
-        str(task.seed),
-        profile,
-        str(path),
-    ]
+    found = []
+    for row in rows_of(part):
+        entry = stored(part, folder).get(row.name, {"key": None})
+        fresh = entry["key"] == row.key() and not (words and row.name.startswith(words))
+        if words and not row.name.startswith(words):
+            continue
+        done = set(entry["seeds"]) if fresh else set()
+        seeds = row.seeds[:1] if quick else row.seeds
+        found += [(part, row, seed) for seed in seeds if str(seed) not in done]
+    return sorted(found, key=lambda task: task[2])
+
+
+def measure(part: str, row: Row, seed: int, quick: bool) -> dict | str:
+    """The figures of a row with one seed, or the last line of what went wrong."""
+    torch = row.environment == "torch"
+    python = python_of(str(ROOT / ".venv-benchmarks")) if torch else sys.executable
+    profile = "quick" if quick else "full"
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "COURSE_PROFILE": profile}
-    with open(f"{path}.log", "w") as log:
-        process = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=os.environ | quiet,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    if process.returncode == 0 and path.exists():
-        entry = json.loads(path.read_text("utf-8"))
-        entry |= {"machine": machine(), "date": datetime.date.today().isoformat()}
-        path.write_text(json.dumps(entry), "utf-8")
-        return None
-    path.unlink(missing_ok=True)
-    lines = Path(f"{path}.log").read_text("utf-8").strip().splitlines()
-    return f"FAILED: {lines[-1] if lines else f'exit status {process.returncode}'}"
+    with tempfile.TemporaryDirectory() as folder:
+        path, log = Path(folder, "figures.json"), Path(folder, "log")
+        command = [python, "-m", "benchmarks.worker", part, row.name, str(seed)]
+        busy = others()
+        with log.open("w") as stream:
+            process = subprocess.run(
+                [*command, profile, str(path)],
+                cwd=ROOT,
+                env=os.environ | quiet,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+        if process.returncode or not path.exists():
+            lines = log.read_text("utf-8", "replace").strip().splitlines()
+            return lines[-1] if lines else f"exit status {process.returncode}"
+        figures = json.loads(path.read_text("utf-8"))
+    today = datetime.date.today().isoformat()
+    return figures | {"machine": machine(), "date": today, "busy": round(busy, 2)}
+
+
+def others(seconds: float = 1.0) -> float:
+    """The fraction of all processors that is in use now; 0 where the system does not
+    tell.
+    """
+
+    def times():
+        with contextlib.suppress(OSError):
+            first = Path("/proc/stat").read_text().splitlines()[0]
+            numbers = [int(word) for word in first.split()[1:9]]
+            return sum(numbers), numbers[3] + numbers[4]  # idle, and waiting for a disk
+        return 0, 0
+
+    (total, idle), _ = times(), time.sleep(seconds)
+    total_later, idle_later = times()
+    passed = total_later - total
+    return 1 - (idle_later - idle) / passed if passed else 0.0
 
 
 def machine() -> str:
-    """ "2 CPU cores (Intel(R) Xeon(R) Processor @ 2.50GHz)", where the system tells."""
+    """ "2 cores of Intel(R) Xeon(R) Processor @ 2.50GHz", where the system tells."""
+    model = platform.machine()
     with contextlib.suppress(OSError):
-        model = re.search(
-            r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.M
-        )
-        if model:
-            return f"{course.cores()} CPU cores ({model[1]})"
-    return f"{course.cores()} CPU cores ({platform.machine()})"
+        text = Path("/proc/cpuinfo").read_text("utf-8")
+        if found := re.search(r"^model name\s*: (.+)$", text, re.M):
+            model = found[1]
+    return f"{course.cores()} cores of {model}"
 
 
 if __name__ == "__main__":

@@ -1,144 +1,370 @@
-"""What `make bench` computes and writes. The measurements themselves need PyTorch and
-time, and are not made here.
+"""What `make bench` computes, keeps and writes. Its measurements need PyTorch and time,
+and are not made here.
 """
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 
-from benchmarks import measure, report, run
+from benchmarks import measure, peers, report, rows, run
+from benchmarks.rows import Row
+from utils import course
 
 
-def race(seconds, kl, compile_seconds=0.0, **more):
-    """A result as the workers give it."""
-    plain = {
-        "kl_se": 0.001,
-        "epoch_seconds": 1.0,
-        "parameters": 1234,
-        "versions": "library 1.0",
-        "machine": "a machine",
-    }
+def figures(
+    kl_plane, kl_bulk=0.01, seconds=(4.0, 5.0, 6.0), kl=(0.2, 0.04, 0.01), **more
+):
+    """The figures of one seed, as a worker gives them."""
     return {
-        "seconds": seconds,
-        "kl": kl,
-        "compile_seconds": compile_seconds,
+        "kl_plane": kl_plane,
+        "kl_bulk": kl_bulk,
+        "compile_seconds": 3.0,
+        "train_seconds": seconds[-1] - 3.0,
+        "epoch_seconds": 1.0,
+        "by_epoch": {"seconds": list(seconds), "kl_bulk": list(kl)},
+        "machine": "2 cores of a processor",
         "date": "2026-01-02",
-        **plain,
+        "busy": 0.0,
         **more,
     }
 
 
+def trained(settings, seed):
+    """A row's function."""
+    return {"figure": settings["size"] + seed}
+
+
 @pytest.fixture
-def results():
-    ours = [
-        race([4.0, 5.0, 6.0], [0.2, 0.04, end], compile_seconds=3.0)
-        for end in (0.012, 0.03)
-    ]
-    book = race([50.0, 100.0, 200.0], [0.5, 0.3, 0.04])
-    tasks = [run.Task("race", "our RealNVP", "ours", seed) for seed in (0, 1)]
-    return [*zip(tasks, ours), (run.Task("race", "the book's RealNVP", "ours"), book)]
+def part(monkeypatch):
+    """A part of two rows, of two seeds and of one."""
+    two = Row("two (4)", trained, {"size": 1}, seeds=(0, 1))
+    one = Row("one (5)", trained, {"size": 2}, seeds=(0,))
+    monkeypatch.setattr(rows, "PARTS", {"moons": ()})
+    for module in (rows, run, report):
+        monkeypatch.setattr(module, "rows_of", lambda name: [two, one])
+    return two, one
+
+
+# ------------------------------------------------------------------ measuring
 
 
 def test_the_truth_has_a_kl_of_zero_and_a_wrong_constant_shows_in_full():
-    clock = measure.Race(epochs=2, compiles=True)
+    clock = measure.Clock(epochs=2)
     clock.lap(7.0, clock.log_p)
     clock.lap(8.0, clock.log_p - 0.25)
-    result = clock.result(parameters=1)
-    assert np.allclose(result["kl"], [0.0, 0.25]) and result["seconds"] == [7.0, 8.0]
-    assert result["compile_seconds"] == pytest.approx(6.0), (
-        "the first epoch took 7 s, a usual one 1 s"
-    )
+    found = clock.figures()
+    assert found["by_epoch"]["seconds"] == [7.0, 8.0]
+    assert np.allclose(found["by_epoch"]["kl_bulk"], [0, 0.25 * 0.9999], atol=1e-4)
+    assert found["compile_seconds"] == pytest.approx(6.0), "a usual epoch took 1 s"
+    assert found["train_seconds"] == pytest.approx(2.0)
     clock.compiles = False
-    assert clock.result()["compile_seconds"] == 0
+    assert clock.figures()["compile_seconds"] == 0
 
 
-def test_a_milestone_is_reached_at_the_first_epoch_at_or_below_it():
-    result = race([4.0, 5.0, 6.0], [0.2, 0.02, 0.04], compile_seconds=3.0)
-    assert measure.reached(result, 0.02) == 5.0
-    assert measure.reached(result, 0.02, compilation=False) == 2.0
-    assert measure.reached(result, 0.01) is None
+def test_a_model_with_holes_is_judged_infinite_and_says_where():
+    data = measure.Clock(1).data
+
+    def log_prob(x):
+        return np.where(x[:, 0] > 2.15, -np.inf, data.truth.log_prob(x))
+
+    found = measure.judged(log_prob, data)
+    assert found["kl_plane"] == "inf" and abs(found["kl_bulk"]) < 1e-9
+    assert "-inf at" in found["trouble"]
+    assert json.loads(json.dumps(found)) == found
 
 
-def test_the_table_gives_median_and_range_and_says_what_only_some_seeds_reached(
-    results,
-):
-    ours = [result for _, result in results[:2]]
-    assert report.milestone(ours, 0.05) == "5.0 (5.0–5.0)"
+def test_a_distance_is_reached_at_the_first_epoch_at_or_below_it():
+    found = figures(0.02, kl=(0.2, 0.02, 0.04))
+    assert measure.reached(found, 0.02) == 5.0
+    assert measure.reached(found, 0.02, compilation=False) == 2.0
+    assert measure.reached(found, 0.01) is None
+    broken = figures(0.02, kl=(None, 0.02, 0.04))
+    assert measure.reached(broken, 0.02) == 5.0
+
+
+def test_the_libraries_get_our_schedule():
+    from utils import training
+
+    ours = training.warmup_cosine(1.0, 1_000)
+    for step in (0, 1, 50, 100, 101, 500, 999):
+        theirs = peers.climb_and_fall(step, 1_000)
+        assert theirs == pytest.approx(float(ours(step)), abs=1e-6), step
+
+
+def test_our_side_measures_a_row(tmp_path):
+    path = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "benchmarks.worker", "moons", "RealNVP (4)", "0"]
+    command += ["quick", str(path)]
+    subprocess.run(command, cwd=run.ROOT, check=True, capture_output=True)
+    found = json.loads(path.read_text())
+    assert len(found["by_epoch"]["kl_bulk"]) == 2 and found["parameters"] == 20_544
+    assert 0 < found["compile_seconds"] < found["by_epoch"]["seconds"][0]
+    assert float(found["kl_plane"]) > 0.05, "two epochs do not make a flow"
+
+
+def test_a_row_that_fails_is_one_line():
+    row = Row("no such row", trained)
+    assert run.measure("moons", row, 0, quick=True).startswith("StopIteration")
+
+
+def test_the_share_of_other_work_is_a_fraction():
+    assert 0 <= run.others(seconds=0.05) <= 1
+
+
+# ------------------------------------------------------------------ keys
+
+BEFORE = '''
+import numpy as np
+from elsewhere import Layer
+
+WIDTH = 3
+
+def helper(x):
+    return x + WIDTH
+
+def unrelated(x):
+    return x - 1
+
+def model(settings, seed):
+    """A text."""
+    return helper(Layer()), definitions("09_flow", "Flow")
+'''
+CHAPTER = """
+class Base:
+    slope = 2
+
+class Flow(Base):
+    pass
+
+class Other:
+    pass
+"""
+
+
+def key_of(tmp_path, source, chapter=CHAPTER):
+    path = tmp_path / "rows.py"
+    path.write_text(source)
+    cell = nbformat.v4.new_code_cell(chapter, metadata={"tags": ["definitions"]})
+    (tmp_path / "notebooks").mkdir(exist_ok=True)
+    place = tmp_path / "notebooks" / "09_flow.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), place)
+    rows._statements.cache_clear()
+    return repr(rows.needed(path, {"model"}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("return x + WIDTH", "return x - WIDTH", False),
+        ("WIDTH = 3", "WIDTH = 4", False),
+        ("from elsewhere import Layer", "from other import Layer", False),
+        ("slope = 2", "slope = 3", False),
+        ("class Flow(Base)", "class Flow(Other)", False),
+        ("return x - 1", "return x - 2", True),
+        ('"""A text."""', '"""Another."""  # and a comment', True),
+        ("import numpy as np\n", "", True),
+        ("class Other:\n    pass", "class Other:\n    slope = 1", True),
+        ("helper(Layer()),", "helper(\n        Layer()),", True),
+    ],
+)
+def test_a_key_is_of_the_code_that_a_row_needs(tmp_path, monkeypatch, old, new, same):
+    monkeypatch.setattr(course, "ROOT", tmp_path)
+    before = key_of(tmp_path, BEFORE)
+    assert old in BEFORE + CHAPTER
+    after = key_of(tmp_path, BEFORE.replace(old, new), CHAPTER.replace(old, new))
+    rows._statements.cache_clear()
+    assert (before == after) is same
+
+
+def test_a_key_changes_with_settings():
+    keys = {Row("a", trained, {"size": size}).key() for size in (1, 2, 1)}
+    assert len(keys) == 2
+
+
+def test_a_row_of_a_chapter_rests_on_its_classes():
+    """The leaderboard's RealNVP on Coupling and Flow, and not on chapter 5."""
+    row = next(row for row in rows.rows_of("moons") if row.name == "RealNVP (4)")
+    code = repr(rows.needed(Path(rows.__file__).parent / "moons.py", {"realnvp"}))
+    for name in ("Coupling", "RealNVP", "Flow", "coupling_network", "build_realnvp"):
+        assert f"('name', '{name}')" in code, name
+    assert "MaskedShiftAndLogScale" not in code and len(row.key()) == 16
+
+
+# ------------------------------------------------------------------ what is kept
+
+
+def test_seeds_are_added_one_by_one_and_stale_ones_go(part, tmp_path):
+    two, one = part
+    rows.keep("moons", two, 1, {"figure": 2}, tmp_path)
+    rows.keep("moons", one, 0, {"figure": 3}, tmp_path)
+    rows.keep("moons", two, 0, {"figure": 1}, tmp_path)
+    assert rows.runs("moons", two, tmp_path) == [{"figure": 1}, {"figure": 2}]
+    assert list(rows.stored("moons", tmp_path)) == ["two (4)", "one (5)"]
+    changed = Row(two.name, trained, {"size": 9}, seeds=(0, 1))
+    assert rows.runs("moons", changed, tmp_path) == []
+    rows.keep("moons", changed, 0, {"figure": 9}, tmp_path)
+    assert rows.runs("moons", changed, tmp_path) == [{"figure": 9}]
+    assert rows.runs("moons", one, tmp_path) == [{"figure": 3}]
+
+
+def test_what_is_missing_stale_or_too_much_is_said(part, tmp_path):
+    two, one = part
+    assert [line.split(": ", 1)[1] for line in rows.faults(tmp_path)] == [
+        "two (4) is not measured: make bench PART=moons",
+        "one (5) is not measured: make bench PART=moons",
+    ]
+    rows.keep("moons", two, 0, {"figure": 1}, tmp_path)
+    rows.keep("moons", Row(one.name, trained, {"size": 9}), 0, {}, tmp_path)
+    kept = rows.stored("moons", tmp_path)
+    kept["one (5)"] = {"key": "another", "seeds": {"0": {}}}
+    kept["gone (4)"] = kept["two (4)"]
+    (tmp_path / "moons.json").write_text(json.dumps(kept))
+    lacks, stale, gone = rows.faults(tmp_path)
+    assert "two (4) lacks a seed" in lacks and "one (5) is stale" in stale
+    assert "gone (4) is no row any more" in gone
+
+
+def test_a_run_goes_on_where_it_was_seed_by_seed(part, tmp_path):
+    two, one = part
+    assert run.tasks("moons", "", tmp_path, quick=False) == [
+        ("moons", two, 0),
+        ("moons", one, 0),
+        ("moons", two, 1),
+    ]
+    rows.keep("moons", two, 0, {"figure": 1}, tmp_path)
+    left = [("moons", one, 0), ("moons", two, 1)]
+    assert run.tasks("moons", "", tmp_path, quick=False) == left
+    again = [("moons", two, 0), ("moons", two, 1)]
+    assert run.tasks("moons", "two", tmp_path, quick=False) == again
+    assert run.tasks("moons", "", tmp_path, quick=True) == [("moons", one, 0)]
+
+
+@pytest.mark.parametrize("name", rows.PARTS)
+def test_the_rows_of_a_part_have_names_of_their_own_and_three_seeds(name):
+    found = rows.rows_of(name)
+    assert len({row.name for row in found}) == len(found) > 0
+    certain = ("Gaussian (4)", "kernel (4)", "equal", "size", "the book's")
+    for row in found:
+        single = row.tuning or row.name.startswith(certain)
+        assert row.seeds == ((0,) if single else (0, 1, 2)), row.name
+
+
+def test_rivals_have_as_many_trials_and_the_best_on_validation_points_is_chosen():
+    found = {}
+    for name in ("moons", "peers"):
+        kept = rows.stored(name)
+        for row in rows.rows_of(name):
+            if row.tuning and not row.settings.get("compile"):
+                nll = kept[row.name]["seeds"]["0"]["validation_nll"]
+                found.setdefault(row.tuning, []).append((float(nll), row.settings))
+    assert {len(trials) for trials in found.values()} == {4}
+    assert len(found) == 5
+    every = [*rows.rows_of("moons"), *rows.rows_of("peers")]
+    settings = {row.name: row.settings for row in every}
+    for name in found.keys() - {"RealNVP (4)"}:  # which has its chapter's
+        best = min(found[name], key=lambda trial: trial[0])[1]
+        assert settings[name] | {"compile": None} == best | {"compile": None}, name
+
+
+# ------------------------------------------------------------------ tables
+
+
+def test_the_nearest_over_the_plane_comes_first_and_infinite_ones_last(part, tmp_path):
+    two, one = part
+    assert "Nothing is measured yet" in report.leaderboard(tmp_path)
+    where = "log q is nan at 3 places."
+    broken = figures("inf", kl_bulk=0.004, trouble=where)
+    rows.keep("moons", two, 0, broken, tmp_path)
+    rows.keep("moons", two, 1, figures("inf", kl_bulk=0.006), tmp_path)
+    rows.keep("moons", one, 0, figures(1234.4, parameters=5, density_ms=9.56), tmp_path)
+    text = report.leaderboard(tmp_path)
+    first, second = text.splitlines()[2:4]
+    assert first == "| one (5) | 1,234 | 0.0100 | 3 | 3 | 5 | 9.56 |  | 1 |"
+    assert second.startswith("| two (4) | inf | 0.0050 (0.0040–0.0060) | 3 | 3 |")
+    assert f"two (4): {where}" in text
+    assert "on 2 cores of a processor, 2026-01-02" in text
+
+
+def test_a_row_of_another_machine_or_beside_other_work_is_named(part, tmp_path):
+    two, one = part
+    rows.keep("moons", two, 0, figures(0.1), tmp_path)
+    rows.keep("moons", two, 1, figures(0.1, busy=0.4), tmp_path)
+    rows.keep("moons", one, 0, figures(0.1, machine="8 cores of another"), tmp_path)
+    text = report.leaderboard(tmp_path)
+    assert "one (5) is of 8 cores of another." in text
+    assert "two (4) was timed beside other work." in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.00949, "0.0095"),
+        (161.4, "161"),
+        (99_999.0, "99,999"),
+        (3.9e11, "4e11"),
+        ("inf", "inf"),
+        (-0.00004, "-0.0000"),
+    ],
+)
+def test_a_kl_is_written_with_four_digits_where_it_is_small(value, text):
+    assert report.nats(value) == text
+
+
+def test_a_table_gives_median_and_range_and_says_what_only_some_seeds_reached():
+    kls = ((0.2, 0.04, 0.012), (0.2, 0.04, 0.03))
+    ours = [figures(0.1, kl=kl, kl_bulk=kl[-1]) for kl in kls]
+    assert report.milestone(ours, 0.05) == "5.0"
     assert report.milestone(ours, 0.02) == "6.0, 1 of 2"
     assert report.milestone(ours, 0.01) == report.MISSING
-    assert "| 3.0, 1 of 2 |" in report.compilation_table(
-        report.by_name(results, "race")
+    assert report.spread(ours, "kl_bulk") == "0.0210 (0.0120–0.0300)"
+
+
+def test_tables_and_pictures_are_put_into_pages_and_the_readme(part, tmp_path):
+    two, one = part
+    for seed in (0, 1):
+        rows.keep("moons", two, seed, figures(1e9), tmp_path)
+    rows.keep("moons", one, 0, figures(0.02), tmp_path)
+    docs, mark = tmp_path / "docs", "written by `make bench`"
+    docs.mkdir()
+    marks = f"<!-- leaderboard: {mark} -->", "<!-- end of leaderboard -->"
+    old = "\n".join(["before", marks[0], "old", marks[1], "after", ""])
+    for page in (tmp_path / "README.md", docs / "board.md"):
+        page.write_text(old)
+    written = report.write(tmp_path, docs)
+    assert {path.name for path in written} == {
+        *("README.md", "board.md", "leaderboard.svg", "benchmark.svg")
+    }
+    text = (docs / "board.md").read_text("utf-8")
+    assert text.startswith("before\n") and text.endswith("\nafter\n")
+    assert "old" not in text and "| one (5) | 0.0200 |" in text
+    assert report.fill(text, tmp_path) == text, "the same again changes nothing"
+    picture = (docs / "leaderboard.svg").read_text("utf-8")
+    assert "1e09" in picture or "1e9" in picture, (
+        "what is beyond the scale has its figure"
     )
-    assert report.final_kl(ours) == "0.0210 (0.0120–0.0300)"
-    sentence = report.against_the_book(report.by_name(results, "race"))
-    assert (
-        "ends at 0.0400 nats after 200 s" in sentence
-        and "Our RealNVP is there after 5.0 s, 1/40" in sentence
-    )
+    report.write(tmp_path, docs)
+    assert (docs / "leaderboard.svg").read_text("utf-8") == picture
 
 
-def test_the_page_the_picture_and_the_readme_are_written(results, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    pages = report.write(results, tmp_path / "output", docs=tmp_path / "docs")
-    assert [page.parent.name for page in pages] == ["output", "docs"]
-    assert (tmp_path / "docs" / "benchmark.svg").stat().st_size > 5000
-    page, quoted = pages[1].read_text("utf-8"), readme.read_text("utf-8")
-    assert (
-        "| our RealNVP | not reached |" not in page and "a machine, 2026-01-02" in page
-    )
-    assert (
-        quoted.startswith("before\n")
-        and quoted.endswith("\nafter\n")
-        and "old" not in quoted
-    )
-    assert "0.0210 (0.0120–0.0300)" in quoted
-    report.write(results, tmp_path / "output", docs=tmp_path / "docs")
-    assert readme.read_text("utf-8") == quoted, "writing the same again changes nothing"
+def test_a_page_that_is_not_of_the_kept_figures_is_named(monkeypatch):
+    monkeypatch.setitem(report.TABLES, "leaderboard", lambda folder: "another")
+    names = {line.split(":")[0] for line in report.faults()}
+    assert names == {"README.md", "leaderboard.md"}
 
 
-def test_every_task_has_a_file_of_its_own_and_the_races_have_three_seeds():
-    tasks = run.tasks(quick=False)
-    assert len({task.file for task in tasks}) == len(tasks)
-    for name in {task.name for task in tasks if task.kind == "race"} - {
-        "the book's RealNVP"
-    }:
-        assert sorted(task.seed for task in tasks if task.name == name) == [0, 1, 2]
-    assert len(run.tasks(quick=True)) < len(tasks)
+def test_every_table_stands_in_a_page():
+    pages = [course.ROOT / "README.md", *report.DOCS.glob("*.md")]
+    text = "\n".join(page.read_text("utf-8") for page in pages)
+    for name in report.TABLES:
+        assert f"<!-- {name}: written by `make bench` -->" in text, name
 
 
-def test_a_task_that_fails_is_named_and_leaves_no_result(tmp_path):
-    path = tmp_path / "result.json"
-    path.write_text("{}")
-    problem = run.execute(run.Task("race", "no such model", "ours"), "quick", path)
-    assert problem.startswith("FAILED: KeyError") and not path.exists()
-
-
-def test_our_side_measures_a_race(tmp_path):
-    path = tmp_path / "result.json"
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.ours",
-        "race",
-        "our RealNVP",
-        "0",
-        "quick",
-        str(path),
-    ]
-    subprocess.run(command, cwd=run.ROOT, check=True, capture_output=True)
-    result = json.loads(path.read_text())
-    assert len(result["kl"]) == len(result["seconds"]) == 2
-    assert 0 < min(result["kl"]) < 1.5, (
-        "a single Gaussian has 1.6; the first epochs of a high rate may go up again"
-    )
-    assert (
-        result["parameters"] == 20_544
-        and 0 < result["compile_seconds"] < result["seconds"][0]
-    )
+# ------------------------------------------------------------------ models
 
 
 def test_the_books_coupling_subtracts_and_divides():
@@ -147,14 +373,14 @@ def test_the_books_coupling_subtracts_and_divides():
     """
     import keras
 
-    from benchmarks.ours import BookCoupling
+    from benchmarks.book import book_coupling
     from utils import checks
 
     keras.utils.set_random_seed(0)
     network = keras.Sequential(
         [keras.Input((2,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(4)]
     )
-    coupling = BookCoupling([1, 0], network, bound=1.0)
+    coupling = book_coupling()([1, 0], network, bound=1.0)
     x = np.random.default_rng(0).normal(size=(50, 2)).astype("float32")
     s, t = (
         keras.ops.convert_to_numpy(part) for part in coupling.log_scale_and_shift(x)
@@ -164,7 +390,83 @@ def test_the_books_coupling_subtracts_and_divides():
     assert np.allclose(z, (x - t) * np.exp(-s), atol=1e-6) and np.allclose(
         log_det, -s.sum(axis=1), atol=1e-6
     )
-    checks.inverse_error(lambda x: coupling.inverse(x)[0], coupling.forward, x)
-    checks.log_det_error(
-        lambda x: coupling.inverse(x)[0], lambda x: coupling.inverse(x)[1], x
+    checks.flow_errors(coupling, x)
+
+
+def test_the_spline_coupling_is_tfps():
+    """The same numbers of the network give the same spline, slope and inverse."""
+    import keras
+    import tensorflow as tf
+
+    from benchmarks.splines import spline_coupling
+    from utils import checks
+    from utils.chapters import definitions
+
+    Spline = definitions("05_tfp_flows", "Spline")
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(11)]
     )
+    coupling = spline_coupling()([1, 0], network, bins=4)
+    x = np.random.default_rng(0).uniform(-6, 6, (500, 2)).astype("float32")
+    z, log_det = coupling.inverse(x)
+    spline = Spline(kept=1, moved=1, width=4, bins=4)
+    spline.network = network
+    bijector = spline(tf.constant(x[:, :1]), 1)
+    assert np.array_equal(z[:, 0], x[:, 0])
+    assert np.allclose(z[:, 1:], bijector.forward(x[:, 1:]), atol=1e-5)
+    slope = bijector.forward_log_det_jacobian(x[:, 1:], event_ndims=1)
+    assert np.allclose(log_det, slope, atol=1e-5) and np.abs(log_det).max() > 0.1
+    outside = np.abs(x[:, 1]) > 5
+    assert outside.any() and np.array_equal(z[outside], x[outside])
+    checks.flow_errors(coupling, x[~outside])
+
+
+def test_a_student_base_is_the_density_of_scipy():
+    from types import SimpleNamespace
+
+    from scipy.stats import multivariate_t
+
+    from benchmarks.flows import student
+
+    x = np.random.default_rng(0).normal(size=(20, 2)).astype("float32") * 3
+    identity = SimpleNamespace(
+        inverse=lambda x: (x, np.float32(0)), forward=None, trainable_variables=[]
+    )
+    expected = multivariate_t(df=4, shape=np.eye(2)).logpdf(x)
+    assert np.allclose(student(identity).log_prob(x), expected, atol=1e-5)
+
+
+def test_the_bounds_of_all_couplings_add_up():
+    """The row with a bound on the sum: each coordinate's bounds share it out."""
+    from benchmarks import tails
+
+    seen = []
+    settings = {
+        "couplings": 4,
+        "width": 4,
+        "depth": 1,
+        "bound": 5.0,
+        "sum_of_bounds": 5.0,
+    }
+
+    def look(flow, settings, seed):
+        seen.append((flow, settings))
+        return {}
+
+    original = tails.measured
+    tails.measured = look
+    try:
+        tails.realnvp(settings, 0)
+    finally:
+        tails.measured = original
+    flow = seen[0][0]
+    flow.log_prob(np.zeros((3, 2), "float32"))
+    parts = flow.trainable_variables[-1]
+    assert parts.shape == (4,), "the shares are trained"
+    parts.assign([0.0, 1.0, 2.0, -1.0])
+    couplings = flow.log_prob.__self__.couplings
+    flow.log_prob(np.zeros((3, 2), "float32"))
+    bounds = [float(coupling.bound) for coupling in couplings]
+    assert bounds[0] + bounds[2] == pytest.approx(5) == bounds[1] + bounds[3]
+    assert bounds[0] < bounds[2] and bounds[1] > bounds[3]

@@ -33,6 +33,20 @@ def test_newest_run_of_a_chapter_wins_and_others_stay():
     assert entries["01_a"]["profile"] == "quick" and entries["01_a"]["seconds"] == 1.2
 
 
+def test_an_infinite_kl_is_a_result_that_json_can_hold():
+    def recorded(kl):
+        rows = [{"model": "a", "kl_plane": kl, "kl_bulk": 0.25}]
+        return results.record("04_c", data="d", seconds=1.0, rows=rows)
+
+    shown = recorded(np.float64("inf"))
+    assert results.read()["04_c"]["rows"][0]["kl_plane"] == "inf"
+    assert "Infinity" not in results.results_path().read_text()
+    assert shown.loc["a", "kl_plane"] == "inf" and shown.loc["a", "kl_bulk"] == "0.25"
+    for kl in (float("nan"), -float("inf")):
+        with pytest.raises(ValueError, match="kl_plane is"):
+            recorded(kl)
+
+
 def test_a_figure_that_is_not_finite_is_refused_and_nothing_is_lost():
     record("01_a", 1.0)
     with pytest.raises(ValueError, match="kl is nan"):

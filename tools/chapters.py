@@ -80,7 +80,7 @@ def code_hash(notebook: nbformat.NotebookNode) -> str:
     quick profile, which stored outputs never have.
     """
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"][1:]
-    text = "\0".join(repr(_outline(_parsed(source))) for source in cells)
+    text = "\0".join(repr(outline(_parsed(source))) for source in cells)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -91,16 +91,16 @@ def _parsed(source: str) -> ast.AST:
         return ast.parse(repr(source))
 
 
-def _outline(node):
+def outline(node):
     """A syntax tree as nested tuples, the same on every Python: docstrings left out,
     and fields that are empty, since some versions have more of those."""
     if isinstance(node, list):
-        return [_outline(item) for item in node if not _is_text(item)]
+        return [outline(item) for item in node if not _is_text(item)]
     if not isinstance(node, ast.AST):
         return node
     if isinstance(node, ast.keyword) and node.arg == "quick":
         node = ast.keyword("quick", ast.Constant(None))
-    fields = ((name, _outline(value)) for name, value in ast.iter_fields(node))
+    fields = ((name, outline(value)) for name, value in ast.iter_fields(node))
     return type(node).__name__, [
         field for field in fields if field[1] not in (None, [])
     ]

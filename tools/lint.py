@@ -18,7 +18,8 @@ from pathlib import Path
 
 import nbformat
 
-from tools import address, chapters, figures, leaderboard, pictures, sync
+from benchmarks import report, rows
+from tools import address, chapters, figures, pictures, sync
 from utils import course
 
 MEGABYTE = 1_000_000
@@ -33,8 +34,8 @@ MACHINE_PATH = re.compile(r"(?:/home/|/root/|/Users/|/tmp/|/work/|[A-Z]:\\)\S+")
 def main() -> int:
     paths = chapters.find([])
     faults = [f"{path.name}: {fault}" for path in paths for fault in faults_of(path)]
-    faults += set_up_faults(paths) + leaderboard.faults() + pictures.faults()
-    faults += figures.faults() + unused_drawings(paths)
+    faults += set_up_faults(paths) + pictures.faults() + figures.faults()
+    faults += unused_drawings(paths) + rows.faults() + report.faults()
     for fault in faults:
         print(fault)
     print(f"{len(paths)} notebooks, {len(faults)} faults.")

@@ -4,8 +4,7 @@ form.
     python -m tools.refresh [01 …]
 
 A chapter that fails is left as it was. Running it twice changes nothing but figures and
-timings. The figures on two moons go into docs/leaderboard.json, and from there into the
-README; two of the pictures make the one on its top.
+timings. Two of the pictures make the one on top of the README.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ import sys
 import nbformat
 from PIL import Image
 
-from tools import chapters, leaderboard, pictures
+from tools import chapters, pictures
 from tools.run import Screen
-from utils import course, results
+from utils import course
 from utils.progress import clock
 
 KERNEL = {
@@ -36,7 +35,7 @@ CPP_LOG = re.compile(
 
 
 def main(chosen: list[str]) -> int:
-    failed, kept, stored = 0, False, set()
+    failed, stored = 0, set()
     # What is stored is what the text speaks of: the real clothes and the drawn faces,
     # not a stand-in or photographs.
     os.environ["COURSE_DATA"] = "fashion-mnist"
@@ -52,15 +51,10 @@ def main(chosen: list[str]) -> int:
             with course.replacing(path) as part:
                 nbformat.write(notebook, part)
             stored.add(path.stem)
-            kept |= leaderboard.keep(
-                path.stem, results.read().get(path.stem), chapters.code_hash(notebook)
-            )
             show.end(f"stored after {clock(seconds)}")
         except (chapters.Failed, course.CourseError, ValueError) as failure:
             failed += 1
             show.end(f"FAILED, left as it was: {failure}")
-    if kept:
-        leaderboard.write_docs()
     if stored & {stem for stem, _ in pictures.PICTURES.values()}:
         pictures.write()
     return 1 if failed else 0

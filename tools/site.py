@@ -17,7 +17,7 @@ from pathlib import Path
 
 import nbformat
 
-from tools import chapters, leaderboard
+from tools import chapters
 from utils import course
 
 DOCS = chapters.ROOT / "docs"
@@ -74,13 +74,9 @@ def lay_out(source: Path, copies: Path | None, results, failures: dict) -> None:
             notebook = chapters.read(copies / path.name)
         prepare(notebook, failures.get(path.stem))
         nbformat.write(notebook, source / "notebooks" / path.name)
-    figures = results if copies else leaderboard.stored()
-    codes = leaderboard.codes_of(copies) if copies else None
-    standing = leaderboard.page(figures, codes)
-    fill(source / "docs" / "leaderboard.md", "leaderboard", standing)
-    (source / "docs" / "leaderboard.svg").write_text(
-        leaderboard.picture(leaderboard.rows(figures)), "utf-8"
-    )
+    board = source / "docs" / "leaderboard.md"
+    sortable(board)
+    fill(board, "this run", own_figures(results) if copies else "")
     ran = this_run(results, failures, copies) if copies else ""
     fill(source / "index.md", "this run", ran)
     fill(source / "docs" / "gallery.md", "drawings", gallery())
@@ -90,6 +86,35 @@ def fill(path: Path, place: str, text: str) -> None:
     """Puts a text where a page has a comment with the name of the place."""
     page = path.read_text("utf-8")
     path.write_text(page.replace(f"<!-- {place} -->", text), "utf-8")
+
+
+def sortable(path: Path) -> None:
+    """Tables of a page become such that a click on a heading sorts."""
+    page = path.read_text("utf-8")
+    directive = r"```{table}\n:class: sortable\n\n\g<0>```\n"
+    path.write_text(re.sub(r"(?:^\|.*\n)+", directive, page, flags=re.M), "utf-8")
+
+
+def own_figures(results: dict) -> str:
+    """The KLs that the chapters found in this run, one training each."""
+    kls = {"kl_plane": "KL, plane", "kl_bulk": "KL, bulk", "kl": "KL by draws"}
+    found = [
+        (f"{row['model']} ({chapters.number(stem)})", row)
+        for stem, entry in results.items()
+        if re.match(r"A?\d+_", stem)  # not what readers record under names of their own
+        for row in entry["rows"]
+        if kls.keys() & row.keys()
+    ]
+    if not found:
+        return ""
+    lines = [["model (chapter)", *kls.values(), "training (s)"]]
+    lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
+    for name, row in found:
+        cells = [f"{float(row[k]):.4f}" if k in row else "" for k in kls]
+        spent = row.get("train_seconds", "")
+        lines.append([name, *cells, f"{spent:.3g}" if spent != "" else ""])
+    head = "## As the chapters found it on this machine\n\nOne seed each.\n\n"
+    return head + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def prepare(notebook: nbformat.NotebookNode, failure: str | None) -> None:

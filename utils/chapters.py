@@ -38,18 +38,24 @@ def definitions(chapter: str, *names: str):
     return found[0] if len(found) == 1 else found
 
 
+def definition_cells(path: Path) -> list[tuple[int, str]]:
+    """The number and source of each cell of a notebook that is tagged `definitions`."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    return [
+        (number, "".join(cell["source"]))
+        for number, cell in enumerate(cells)
+        if cell["cell_type"] == "code"
+        and "definitions" in cell["metadata"].get("tags", [])
+    ]
+
+
 @cache
 def _namespace(path: Path) -> dict:
     if not path.exists():
         raise CourseError(
             f"{path.name} is not in the folder notebooks: check the chapter's name."
         )
-    cells = [
-        (number, "".join(cell["source"]))
-        for number, cell in enumerate(json.loads(path.read_text("utf-8"))["cells"])
-        if cell["cell_type"] == "code"
-        and "definitions" in cell["metadata"].get("tags", [])
-    ]
+    cells = definition_cells(path)
     if not cells:
         raise CourseError(f"{path.name} has no cell tagged 'definitions'.")
     module = types.ModuleType(f"chapter_{path.stem}")

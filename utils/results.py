@@ -19,10 +19,11 @@ def record(chapter: str, *, data: str, seconds: float, rows: list[dict]):
 
     `data` names the data set, `seconds` is the running time of the chapter so far. Each
     row has a "model" and numbers under lower-case names with their unit, such as
-    `validation_loss` or `train_seconds`. The newest run of a chapter replaces its
-    entry; other chapters' entries stay, also where several chapters write at once.
-    Raises ValueError for a number that is not finite, CourseError where the file cannot
-    be written.
+    `validation_loss` or `train_seconds`. A KL (`kl_bulk`, `kl_plane`) may be infinite
+    and is written "inf", which JSON has no number for. The newest run of a chapter
+    replaces its entry; other chapters' entries stay, also where several chapters write
+    at once. Raises ValueError for any other number that is not finite, CourseError
+    where the file cannot be written.
     """
     entry = {
         "profile": course.profile(),
@@ -89,6 +90,8 @@ def _plain(key: str, value):
     if isinstance(value, (str, bool, int)) or value is None:
         return value
     number = float(np.asarray(value))
+    if key.startswith("kl_") and number == math.inf:
+        return "inf"
     if not math.isfinite(number):
         raise ValueError(f"{key} is {number}: only a finite figure is a result.")
     return number

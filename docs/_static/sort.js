@@ -2,7 +2,7 @@
 document.addEventListener("DOMContentLoaded", () => {
   const value = (row, column) => {
     const text = row.cells[column].textContent.trim();
-    const number = parseFloat(text.replace(/,/g, ""));
+    const number = text.startsWith("inf") ? Infinity : parseFloat(text.replace(/,/g, ""));
     return isNaN(number) ? text : number;
   };
   for (const table of document.querySelectorAll("table.sortable")) {

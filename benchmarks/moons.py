@@ -1,0 +1,242 @@
+"""PART=moons: every model of two moons that a chapter trains, with its settings there.
+
+These rows are the leaderboard.
+"""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.flows import TFP, measured
+from benchmarks.measure import POINTS, judged, versions
+from benchmarks.rows import SEEDS, Row
+from utils import moons
+from utils.chapters import definitions
+from utils.results import milliseconds
+
+# ------------------------------------------------------------------ old models
+
+
+def fitted(model, data, **more) -> dict:
+    """The figures of one of scikit-learn's models."""
+    started = time.perf_counter()
+    model.fit(data.x_train.astype("float64"))
+    seconds = time.perf_counter() - started
+    return {
+        **judged(model.score_samples, data),
+        "compile_seconds": 0.0,
+        "train_seconds": seconds,
+        "density_ms": milliseconds(
+            lambda: model.score_samples(data.x_test[:POINTS]), 3
+        ),
+        "versions": versions("scikit-learn"),
+        **more,
+    }
+
+
+def gaussians(settings, seed):
+    """A mixture of full-covariance Gaussians."""
+    from sklearn.mixture import GaussianMixture
+
+    count = settings["components"]
+    model = GaussianMixture(count, random_state=seed)
+    return fitted(model, moons.load(), parameters=6 * count - 1)
+
+
+def kernel(settings, seed):
+    """A Gaussian on each training point; its width is the best of some on validation
+    points.
+    """
+    from sklearn.neighbors import KernelDensity
+
+    data = moons.load()
+
+    def score(width):
+        model = KernelDensity(bandwidth=width, rtol=1e-4)
+        return model.fit(data.x_train).score(data.x_validation[:1_000])
+
+    width = max(settings["widths"], key=score)
+    return fitted(KernelDensity(bandwidth=width, rtol=1e-4), data, width=width)
+
+
+# ------------------------------------------------------------------ flows
+
+
+def realnvp(settings, seed):
+    """Chapter 4's flow."""
+    build_realnvp = definitions("04_realnvp", "build_realnvp")
+    shape = (settings[name] for name in ("couplings", "width", "depth", "bound"))
+    return measured(build_realnvp(2, *shape), settings, seed)
+
+
+def tfp_realnvp(settings, seed):
+    """Chapter 5's affine couplings by TFP."""
+    chain, affine_coupling = definitions("05_tfp_flows", "chain", "affine_coupling")
+    return measured(chain(affine_coupling, settings["layers"]), settings, seed, TFP)
+
+
+def nice(settings, seed):
+    """Chapter 5's additive couplings, with one scaling at the end."""
+    flow = definitions("05_tfp_flows", "nice")(settings["layers"])
+    return measured(flow, settings, seed, TFP)
+
+
+def maf(settings, seed):
+    """Chapter 5's chain of masked autoregressive flows."""
+    chain, masked_flow = definitions("05_tfp_flows", "chain", "masked_flow")
+    flow = chain(lambda: masked_flow(2, settings["hidden"]), settings["layers"])
+    return measured(flow, settings, seed, TFP)
+
+
+def iaf(settings, seed):
+    """Chapter 5's chain of inverse autoregressive flows, trained on data."""
+    import tensorflow_probability as tfp
+
+    chain, masked_flow = definitions("05_tfp_flows", "chain", "masked_flow")
+
+    def layer():
+        masked = masked_flow(2, settings["hidden"], unroll_loop=True)
+        return tfp.bijectors.Invert(masked)
+
+    return measured(chain(layer, settings["layers"]), settings, seed, TFP)
+
+
+def iaf_by_density(settings, seed):
+    """Chapter 5's IAF trained on the moons' density, without data: KL(flow ‖ moons) by
+    points of its own, for p to the power of a β that rises to 1.
+    """
+    import numpy as np
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+
+    tfb, tfd = tfp.bijectors, tfp.distributions
+    chain, masked_flow = definitions("05_tfp_flows", "chain", "masked_flow")
+
+    def layer():
+        return tfb.Invert(masked_flow(2, settings["hidden"], unroll_loop=True))
+
+    flow = chain(layer, settings["layers"])
+    truth, epochs = moons.TwoMoons(), settings["epochs"]
+    angles, weights = np.polynomial.legendre.leggauss(200)
+    a = np.pi / 2 * (angles + 1)
+    arc = np.stack([np.cos(a), np.sin(a)], axis=1)
+    centres = truth.standardise(np.concatenate([arc, [1.0, 0.5] - arc]))
+    target = tfd.MixtureSameFamily(
+        tfd.Categorical(logits=np.log(np.tile(weights / 4, 2)).astype("float32")),
+        tfd.MultivariateNormalDiag(
+            centres.astype("float32"), np.float32(truth.noise / truth.std)
+        ),
+    )
+
+    class Reversed(tf.Module):
+        """What `fit_density` maximises: β log p(x) − log q(x) at the x that z goes to."""
+
+        def __init__(self):
+            super().__init__()
+            self.trained, self.beta = flow, tf.Variable(1.0, trainable=False)
+
+        def log_prob(self, z):
+            bijector = flow.bijector
+            log_q = flow.distribution.log_prob(z)
+            log_q -= bijector.forward_log_det_jacobian(z, 1)
+            return self.beta * target.log_prob(bijector.forward(z)) - log_q
+
+    reverse = Reversed()
+
+    def warm(epoch):
+        rise = epoch / (settings["warm"] * epochs)
+        reverse.beta.assign(min(1.0, settings["beta"] ** (1 - rise)))
+
+    z = np.random.default_rng(seed).normal(size=(30_000, 2)).astype("float32")
+    return measured(flow, settings, seed, TFP, reverse, z, warm)
+
+
+def spline(settings, seed):
+    """Chapter 5's spline couplings by TFP."""
+    chain, spline_coupling = definitions("05_tfp_flows", "chain", "spline_coupling")
+
+    def layer():
+        return spline_coupling(width=settings["width"], bins=settings["bins"])
+
+    return measured(chain(layer, settings["layers"]), settings, seed, TFP)
+
+
+def mintnet(settings, seed):
+    """Chapter 7's MintNet on points."""
+    flow = definitions("07_mintnet", "MintFlow")(
+        2, settings["layers"], settings["width"]
+    )
+    return measured(flow, settings, seed)
+
+
+def ffjord(settings, seed):
+    """Chapter 8's FFJORD, trained with few steps of the solver and judged with four
+    times as many.
+    """
+    from types import SimpleNamespace
+
+    names = "ContinuousFlow", "velocity_network", "Penalised"
+    ContinuousFlow, velocity_network, Penalised = definitions("08_ffjord", *names)
+    steps, finer = settings["steps"], settings["steps"] * 4
+    flow = ContinuousFlow(velocity_network(2, settings["width"]), 2, steps)
+    fine = SimpleNamespace(
+        log_prob=lambda x: flow.log_prob(x, finer),
+        forward=lambda z: flow.forward(z, finer),
+        trainable_variables=flow.trainable_variables,
+    )
+    trained = Penalised(flow, settings["kinetic"])
+    return measured(fine, settings, seed, TFP, trained)
+
+
+QUICK = {"epochs": 2}
+CHAPTER_5 = {"epochs": 80, "batch": 512, "peak": 1e-2}
+CHAPTER_4 = {"couplings": 16, "width": 32, "depth": 2, "bound": 5.0}
+CHAPTER_4 |= {"epochs": 120, "batch": 256, "peak": 5e-3}
+FIRST_SPLINE = {"layers": 6, "width": 16, "bins": 8, **CHAPTER_5}  # the first edition's
+SPLINE = FIRST_SPLINE | {
+    "layers": 4,
+    "width": 32,
+}  # the best trial on validation points
+MAF = {"layers": 6, "hidden": (64, 64), **CHAPTER_5}
+WARMED = {"beta": 0.02, "warm": 0.6, **MAF}
+MINTNET = {"layers": 8, "width": 16, "epochs": 100, "batch": 256, "peak": 3e-3}
+FFJORD = {"width": 64, "steps": 12, "kinetic": 0.01}
+FFJORD |= {"epochs": 30, "batch": 256, "peak": 4e-3}
+TRIALS = {  # of what, with which settings changed; the first is the first edition's
+    "RealNVP (4)": [{}, {"peak": 1e-2}, {"couplings": 8, "width": 64}, {"depth": 3}],
+    "spline flow (5)": [
+        {},
+        {"layers": 4, "width": 32},
+        {"layers": 3, "width": 64},
+        {"layers": 4, "width": 32, "bins": 16},
+    ],
+}
+FLOWS = {"RealNVP (4)": (realnvp, CHAPTER_4), "spline flow (5)": (spline, FIRST_SPLINE)}
+
+
+def trial_of(name: str, settings: dict, change: dict) -> Row:
+    """A training with one seed that helps to choose the settings of a row."""
+    run, words = FLOWS[name][0], ", ".join(f"{k} {v}" for k, v in change.items())
+    title = f"{name}, trial: {words or 'as in the first edition'}"
+    return Row(title, run, settings | change, QUICK, seeds=(0,), tuning=name)
+
+
+ROWS = [
+    *(
+        trial_of(n, FLOWS[n][1], change)
+        for n, some in TRIALS.items()
+        for change in some
+    ),
+    Row("Gaussian (4)", gaussians, {"components": 1}, seeds=(0,)),
+    Row("30 Gaussians (4)", gaussians, {"components": 30}, {"components": 3}),
+    Row("kernel (4)", kernel, {"widths": (0.01, 0.02, 0.03)}, seeds=(0,)),
+    Row("RealNVP (4)", realnvp, CHAPTER_4, QUICK, SEEDS),
+    Row("NICE (5)", nice, {"layers": 8, **CHAPTER_5}, QUICK),
+    Row("RealNVP (5)", tfp_realnvp, {"layers": 8, **CHAPTER_5}, QUICK),
+    Row("MAF (5)", maf, MAF, QUICK),
+    Row("IAF (5)", iaf, MAF, QUICK),
+    Row("IAF by the density, warmed (5)", iaf_by_density, WARMED, QUICK),
+    Row("spline flow (5)", spline, SPLINE, QUICK),
+    Row("MintNet (7)", mintnet, MINTNET, QUICK),
+    Row("FFJORD (8)", ffjord, FFJORD, QUICK),
+]

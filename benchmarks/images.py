@@ -68,8 +68,9 @@ def glow(settings, seed):
 
 def mintnet(settings, seed):
     """Chapter 7's MintNet of convolutions."""
-    names = "ActNorm", "Squeeze", "Scale", "ImageFlow"
-    ActNorm, Squeeze, Scale, ImageFlow = definitions("06_glow", *names)
+    ActNorm, Squeeze, Scale, ImageFlow = definitions(
+        "06_glow", "ActNorm", "Squeeze", "Scale", "ImageFlow"
+    )
     MintConvolution = definitions("07_mintnet", "MintConvolution")
     chain, shape = [Squeeze()], (7, 7, 4)
     for _ in range(settings["pairs"]):

@@ -55,8 +55,11 @@ def kernel(settings, seed):
         model = KernelDensity(bandwidth=width, rtol=1e-4)
         return model.fit(data.x_train).score(data.x_validation[:1_000])
 
+    started = time.perf_counter()
     width = max(settings["widths"], key=score)
-    return fitted(KernelDensity(bandwidth=width, rtol=1e-4), data, width=width)
+    searched = time.perf_counter() - started
+    found = fitted(KernelDensity(bandwidth=width, rtol=1e-4), data, width=width)
+    return found | {"train_seconds": found["train_seconds"] + searched}
 
 
 # ------------------------------------------------------------------ flows
@@ -129,7 +132,7 @@ def iaf_by_density(settings, seed):
     )
 
     class Reversed(tf.Module):
-        """What `fit_density` maximises: β log p(x) − log q(x) at the x that z goes to."""
+        """What `fit_density` maximises: β log p(x) − log q(x) at z's x."""
 
         def __init__(self):
             super().__init__()
@@ -175,8 +178,9 @@ def ffjord(settings, seed):
     """
     from types import SimpleNamespace
 
-    names = "ContinuousFlow", "velocity_network", "Penalised"
-    ContinuousFlow, velocity_network, Penalised = definitions("08_ffjord", *names)
+    ContinuousFlow, velocity_network, Penalised = definitions(
+        "08_ffjord", "ContinuousFlow", "velocity_network", "Penalised"
+    )
     steps, finer = settings["steps"], settings["steps"] * 4
     flow = ContinuousFlow(velocity_network(2, settings["width"]), 2, steps)
     fine = SimpleNamespace(
@@ -218,7 +222,7 @@ def trial_of(name: str, settings: dict, change: dict) -> Row:
     """A training with one seed that helps to choose the settings of a row."""
     run, words = FLOWS[name][0], ", ".join(f"{k} {v}" for k, v in change.items())
     title = f"{name}, trial: {words or 'as in the first edition'}"
-    return Row(title, run, settings | change, QUICK, seeds=(0,), tuning=name)
+    return Row(title, run, settings | change, QUICK, seeds=(3,), tuning=name)
 
 
 ROWS = [

@@ -1,8 +1,9 @@
 """The rows that `make bench` measures, and where their figures are kept.
 
-A row is a function, settings and seeds. It has a key, of the parsed code that it runs
-and of its settings: figures under another key are stale. `docs/bench/<part>.json` keeps
-the figures of a part, seed by seed.
+A row is a function, settings and seeds. It has a key, of its settings and of the parsed
+code that it rests on in benchmarks/ and in the definitions of chapters; utils does not
+count. Figures under another key are stale. `docs/bench/<part>.json` keeps the figures
+of a part, seed by seed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from filelock import FileLock
 
 from utils import course
 from utils.chapters import definition_cells
@@ -68,8 +71,8 @@ def needed(path: Path, names: set[str]) -> list:
     """The statements of a file, or of a chapter's definitions, that `names` rest on.
 
     A statement that binds a needed name is taken, and what it names is needed too; a
-    call `definitions("04_realnvp", "Flow")` leads on into that chapter. Layout,
-    comments and docstrings do not count.
+    call `definitions("04_realnvp", "Flow")` leads on into that chapter, and an import
+    from benchmarks into that file. Layout, comments and docstrings do not count.
     """
     from tools.chapters import (
         outline,
@@ -86,7 +89,9 @@ def needed(path: Path, names: set[str]) -> list:
                 key = place.stem, number, name if _is_import(statement) else ""
                 found[key] = outline(_only(name, statement))
                 waiting += [(place, n.id) for n in ast.walk(statement) if _is_read(n)]
+                statement = _only(name, statement)
                 waiting += [w for n in ast.walk(statement) for w in _from_chapter(n)]
+                waiting += [w for n in ast.walk(statement) for w in _from_benchmarks(n)]
     return [found[place] for place in sorted(found)]
 
 
@@ -132,8 +137,19 @@ def _from_chapter(node: ast.AST) -> list[tuple[Path, str]]:
     called = isinstance(node, ast.Call) and getattr(node.func, "id", "")
     if called != "definitions":
         return []
-    chapter, *names = (a.value for a in node.args if isinstance(a, ast.Constant))
+    if not all(isinstance(argument, ast.Constant) for argument in node.args):
+        raise ValueError(f"write the names out, for the key: {ast.unparse(node)}")
+    chapter, *names = (argument.value for argument in node.args)
     return [(course.ROOT / "notebooks" / f"{chapter}.ipynb", name) for name in names]
+
+
+def _from_benchmarks(node: ast.AST) -> list[tuple[Path, str]]:
+    if not isinstance(node, ast.ImportFrom) or not node.module.startswith(
+        "benchmarks."
+    ):
+        return []
+    path = Path(__file__).parent / f"{node.module.partition('.')[2]}.py"
+    return [(path, alias.name) for alias in node.names]
 
 
 # ------------------------------------------------------------------ what was measured
@@ -146,18 +162,29 @@ def stored(part: str, folder: Path = FOLDER) -> dict:
 
 
 def keep(part: str, row: Row, seed: int, figures: dict, folder: Path = FOLDER) -> None:
-    """Adds the figures of one seed; those of another key, or of no row, go."""
-    known = {r.name: r.key() for r in rows_of(part)}
-    kept = {n: e for n, e in stored(part, folder).items() if n in known}
-    entry = kept.get(row.name)
-    if entry is None or entry["key"] != row.key():
-        entry = {"key": row.key(), "settings": row.settings, "seeds": {}}
-    entry["seeds"] = dict(sorted((entry["seeds"] | {str(seed): figures}).items()))
-    kept = {name: (kept | {row.name: entry}).get(name) for name in known}
-    kept = {name: entry for name, entry in kept.items() if entry}
+    """Adds the figures of one seed; those of the row under another key go."""
     folder.mkdir(parents=True, exist_ok=True)
-    with course.replacing(folder / f"{part}.json") as part_file:
-        part_file.write_text(_compact(kept), "utf-8")
+    with FileLock(course.output_root() / "bench.lock"):
+        kept = stored(part, folder)
+        entry = kept.get(row.name)
+        if entry is None or entry["key"] != row.key():
+            entry = {"key": row.key(), "settings": row.settings, "seeds": {}}
+        entry["seeds"] = dict(sorted((entry["seeds"] | {str(seed): figures}).items()))
+        _write(part, kept | {row.name: entry}, folder)
+
+
+def prune(part: str, folder: Path = FOLDER) -> None:
+    """Takes out what belongs to no row any more."""
+    kept, names = stored(part, folder), {row.name for row in rows_of(part)}
+    if kept.keys() - names:
+        _write(part, {n: entry for n, entry in kept.items() if n in names}, folder)
+
+
+def _write(part: str, kept: dict, folder: Path) -> None:
+    order = [row.name for row in rows_of(part)]
+    kept = dict(sorted(kept.items(), key=lambda e: (order + [e[0]]).index(e[0])))
+    with course.replacing(folder / f"{part}.json") as file:
+        file.write_text(_compact(kept), "utf-8")
 
 
 def _compact(entries: dict) -> str:

@@ -176,10 +176,18 @@ def shape(settings):
 
 
 def by_tfp(settings, seed):
-    """Chapter 5's spline flow by TFP."""
+    """Chapter 5's spline couplings by TFP, turned round: x goes through the spline, and
+    z through its inverse, as in the one that is written out.
+    """
+    import tensorflow_probability as tfp
+
     chain, coupling = definitions("05_tfp_flows", "chain", "spline_coupling")
     layers, width, bins = shape(settings)
-    flow = chain(lambda: coupling(width=width, bins=bins), layers)
+
+    def layer():
+        return tfp.bijectors.Invert(coupling(width=width, bins=bins))
+
+    flow = chain(layer, layers)
     return {**nodes_and_seconds(flow), **measured(flow, settings, seed, TFP)}
 
 

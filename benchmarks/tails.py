@@ -148,8 +148,9 @@ def ffjord(settings, seed):
     """Chapter 8's FFJORD with a Student base."""
     from types import SimpleNamespace
 
-    names = "ContinuousFlow", "velocity_network"
-    ContinuousFlow, velocity_network = definitions("08_ffjord", *names)
+    ContinuousFlow, velocity_network = definitions(
+        "08_ffjord", "ContinuousFlow", "velocity_network"
+    )
     flow = ContinuousFlow(velocity_network(2, settings["width"]), 2, settings["steps"])
     finer = SimpleNamespace(
         log_prob=None,

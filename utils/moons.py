@@ -25,6 +25,8 @@ NAMES = ("upper moon", "lower moon")
 BULK = 0.9999  # the truth's mass in the region of highest density that "bulk" means
 RARE = -30.0  # log p of places that no integral here needs
 REACH = 8.0  # deviations of the noise: beyond, the truth has less than 1e-13
+LEAST_NOISE = 0.005  # below, an integral needs more than a million places
+ROUNDING = 1e-4  # nats: a KL over the plane that is further below 0 is of no density
 
 
 class KL(NamedTuple):
@@ -32,8 +34,8 @@ class KL(NamedTuple):
 
     `bulk` is the integral over the region of highest density that holds 99.99 % of the
     truth, `plane` that over the whole plane. Both are `inf` where the model's log
-    density is not finite somewhere in the region, and `trouble` then says where; else
-    it is None.
+    density is not finite somewhere in the region, and `trouble` then says where; it
+    also says so if the KL is below 0. Else it is None.
     """
 
     bulk: float
@@ -45,9 +47,8 @@ class Quadrature:
     """The midpoint rule for integrals against a density p in the plane.
 
     `log_prob` maps points (count, 2) to log p, (count,), in nats; `x` (count, 2) are
-    the middles of equal cells, each of area `area`. Places with log p below −30 are left
-    out. For a density that is smooth over the distance of two places the rule's error
-    falls faster than any power of that distance (Trefethen and Weideman, 2014).
+    the middles of equal cells, each of area `area`. Places with log p below −30 are
+    left out. For a density that is smooth over a cell or two the rule's error falls faster than any power of that distance (Trefethen and Weideman, 2014).
     """
 
     def __init__(self, log_prob: Callable, x: np.ndarray, area: float):
@@ -77,12 +78,20 @@ class Quadrature:
             np.inf if bad[region].any() else float(terms[region].sum())
             for region in (self.bulk, slice(None))
         ]
-        return KL(*figures, self._trouble(log_q, bad) if bad.any() else None)
+        trouble = self._trouble(log_q, bad) if bad.any() else None
+        if figures[1] < -ROUNDING:
+            trouble = (
+                f"the KL is {figures[1]:.4f} nats, below 0: this is no density of "
+                "these points, its integral is above 1."
+            )
+        return KL(*figures, trouble)
 
     def evaluate(self, log_prob: Callable, batch: int = 10_000) -> np.ndarray:
         """A model's log density at all places, in float64. ValueError for a model that
         does not give one number a point.
         """
+        if batch < 1:
+            raise ValueError(f"batch is {batch}: give a whole number from 1 on.")
         missing = -len(self.x) % batch
         x = np.concatenate([self.x, np.repeat(self.x[-1:], missing, axis=0)])
         pieces = []
@@ -118,7 +127,7 @@ class TwoMoons:
     noise: float = NOISE
 
     def __post_init__(self):
-        if not self.noise > 0:
+        if not 0 < self.noise < np.inf:
             raise ValueError(
                 f"noise is {self.noise}: without noise, two moons have no density. "
                 "Give a number above 0."
@@ -147,6 +156,8 @@ class TwoMoons:
         integral over one angle, done by Gauss-Legendre quadrature. Its logarithm is
         exact to 1e-7 for coordinates up to 4 standard deviations, and to 1e-3 up to 8.
         """
+        if moon not in (None, 0, 1):
+            raise ValueError(f"moon is {moon}: give 0, 1, or None for both.")
         x = np.asarray(x, "float64")
         if x.ndim != 2 or x.shape[1] != 2:
             raise ValueError(f"x has shape {x.shape}: give points as (count, 2).")
@@ -206,8 +217,14 @@ class TwoMoons:
         from an arc, at least `per_deviation` of them for a deviation.
 
         Their coordinates are multiples of powers of two, so that float32 holds them
-        exactly.
+        exactly. A density with kinks, as of networks with ReLU, is integrated to some
+        percent of its KL.
         """
+        if self.noise < LEAST_NOISE:
+            raise ValueError(
+                f"noise is {self.noise}: integrals over the plane need "
+                f"{LEAST_NOISE} at least."
+            )
         return _quadrature(self, per_deviation)
 
     def entropy(self) -> float:

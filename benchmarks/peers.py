@@ -183,8 +183,7 @@ LIBRARIES = {
     "normflows spline flow": (normflows, {"layers": 4, **BASE}),
     "nflows spline flow": (nflows, {"layers": 3, **BASE}),
 }
-LARGE = {"layers": 5, "width": 128, "bins": 16}
-TRIALS = [{}, {"peak": 1e-2}, {"epochs": 80}, LARGE]
+TRIALS = [{}, {"peak": 1e-2}, {"width": 128}]
 COMPILED = {"compile": True}
 QUICK = {"epochs": 2, "batch": 4096}
 

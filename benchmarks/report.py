@@ -139,8 +139,9 @@ def where(found: list[tuple[Row, list[dict]]]) -> str:
     for row, figures in found:
         if others := {run["machine"] for run in figures} - {usual}:
             said.append(f"{row.name} is of {', '.join(sorted(others))}.")
-        if any(run["busy"] >= BUSY for run in figures):
-            said.append(f"{row.name} was timed beside other work.")
+    busy = [row.name for row, f in found if any(run["busy"] >= BUSY for run in f)]
+    if busy:
+        said.append(f"Timed beside other work, at least one seed: {'; '.join(busy)}.")
     return " ".join(said)
 
 
@@ -265,7 +266,7 @@ def distance(folder: Path) -> str:
         more += [str(row.settings[k]) for k in ("epochs", "batch")]
         rows.append([name, *times, *more, str(len(figures))])
     head = ["model", *(f"{target:g}" for target in MILESTONES)]
-    head += ["KL, bulk, of what is kept", "training in all (s)", "parameters"]
+    head += ["KL, bulk, of what is kept", "seconds in all", "parameters"]
     head += ["epochs", "batch", "seeds"]
     return "\n\n".join([table(head, rows), where([(r, f) for _, r, f in found])])
 
@@ -280,7 +281,7 @@ def short_distance(folder: Path) -> str:
         more = [end, seconds(float(np.median(total))), str(len(figures))]
         rows.append([name, *times, *more])
     head = ["two moons", "seconds to 0.05 nats", "seconds to 0.02 nats"]
-    head += ["KL, bulk, of what is kept", "training in all (s)", "seeds"]
+    head += ["KL, bulk, of what is kept", "seconds in all", "seeds"]
     return "\n\n".join([table(head, rows), where([(r, f) for _, r, f in found])])
 
 
@@ -328,12 +329,11 @@ def splines(folder: Path) -> str:
     rows = []
     for row, figures in found:
         cells = [f"{figures[0]['nodes']:,}"]
-        for name in ("trace", "xla", "compile", "train"):
+        for name in ("trace", "xla", "compile", "epoch"):
             cells.append(spread(figures, f"{name}_seconds", seconds))
-        cells += [spread(figures, "epoch_seconds", seconds)]
-        rows.append([row.name, *cells, spread(figures, "kl_bulk")])
+        rows.append([row.name, *cells])
     head = ["flow", "nodes of the gradient", "tracing it (s)", "XLA (s)"]
-    head += ["compiling in training (s)", "training (s)", "an epoch (s)", "KL, bulk"]
+    head += ["compiling in training (s)", "an epoch (s)"]
     return "\n\n".join([table(head, rows), where(found)])
 
 

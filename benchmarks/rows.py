@@ -31,6 +31,7 @@ PARTS = {  # part: the modules that have its rows, each a list ROWS
     "ladders": ("tails", "splines", "sizes"),
     "images": ("images",),
 }
+WAITING = ("images",)  # parts that are measured with the chapters that they are of
 SEEDS = (0, 1, 2)
 
 
@@ -218,6 +219,8 @@ def faults(folder: Path = FOLDER) -> list[str]:
         for row in rows_of(part):
             entry, cure = kept.get(row.name), f"make bench PART={part}"
             place = f"docs/bench/{part}.json: {row.name}"
+            if entry is None and part in WAITING:
+                continue
             if entry is None:
                 lines.append(f"{place} is not measured: {cure}")
             elif entry["key"] != row.key():

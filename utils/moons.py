@@ -48,7 +48,8 @@ class Quadrature:
 
     `log_prob` maps points (count, 2) to log p, (count,), in nats; `x` (count, 2) are
     the middles of equal cells, each of area `area`. Places with log p below −30 are
-    left out. For a density that is smooth over a cell or two the rule's error falls faster than any power of that distance (Trefethen and Weideman, 2014).
+    left out. For a density that is smooth over a cell or two the rule's error falls
+    faster than any power of the cell's width (Trefethen and Weideman, 2014).
     """
 
     def __init__(self, log_prob: Callable, x: np.ndarray, area: float):
@@ -249,10 +250,11 @@ class TwoMoons:
 
         With A(x) the area where p exceeds p(x) and H the entropy it is 1 + ln E_p[A] −
         H; with `scaled` False, for additive layers without NICE's last scaling, it is
-        ln 2π + E_p[A] / 2π − H. Why: a map that keeps areas can at best send each level
-        set of p to a disc about 0 of the same area A = π|z|², and −log N(z) is ln 2π +
-        |z|²/2. A scaling that multiplies areas by c gives ln 2π + c E_p[A] / 2π − ln c,
-        least at c = 2π / E_p[A].
+        ln 2π + E_p[A] / 2π − H. Why: a map that keeps areas does best if it sends the
+        densest places nearest to 0, the region where p exceeds p(x) to a disc of the
+        same area A = π|z|², and −log N(z) is ln 2π + |z|²/2. A scaling that multiplies
+        areas by c gives ln 2π + c E_p[A] / 2π − ln c, least at c = 2π / E_p[A]. A
+        continuous map can only come close to it.
         """
         places = self.quadrature()
         mean_area = float((places.mass * places.level_area).sum())

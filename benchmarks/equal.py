@@ -1,6 +1,5 @@
 """PART=peers, second: one architecture in every library, what a step, a density and a
-sample cost. The PyTorch libraries run as their documentation shows, and once more with
-`torch.compile` around their log_prob.
+sample cost. The PyTorch libraries run as their documentation shows.
 """
 
 from __future__ import annotations
@@ -112,8 +111,6 @@ def tfp(settings, seed):
 
 def stepped(model, settings) -> dict:
     """Milliseconds of a step, of densities and of samples of a library's model."""
-    import time
-
     import torch
 
     weights = [p for p in model.module.parameters() if p.requires_grad]
@@ -121,24 +118,19 @@ def stepped(model, settings) -> dict:
     data = moons.load()
     x = torch.from_numpy(data.x_train[: settings["batch"]])
     points = torch.from_numpy(data.x_test[:POINTS])
-    compiled = settings.get("compile")
-    log_prob = torch.compile(model.log_prob) if compiled else model.log_prob
 
     def step():
         optimizer.zero_grad()
-        (-log_prob(x).mean()).backward()
+        (-model.log_prob(x).mean()).backward()
         optimizer.step()
 
-    started = time.perf_counter()
-    step()
-    first = time.perf_counter() - started
     step_ms = milliseconds(step, settings["steps"])
     with torch.no_grad():
-        density_ms = milliseconds(lambda: log_prob(points), 7)
+        density_ms = milliseconds(lambda: model.log_prob(points), 7)
         sample_ms = milliseconds(lambda: model.sample(POINTS), 7)
     return {
         "step_ms": step_ms,
-        "compile_seconds": max(0.0, first - step_ms / 1000) if compiled else 0.0,
+        "compile_seconds": 0.0,
         "density_ms": density_ms,
         "sample_ms": sample_ms,
         "parameters": sum(p.numel() for p in weights),
@@ -186,14 +178,10 @@ def nflows(settings, seed):
 SHAPE = {"couplings": 6, "width": 256, "depth": 4, "batch": 256, "steps": 117}
 QUICK, ONE = {"steps": 5}, {"seeds": (0,)}
 TORCH = {"environment": "torch", **ONE}
-COMPILED = SHAPE | {"compile": True}
 ROWS = [
     Row("equal: ours", ours, SHAPE, QUICK, **ONE),
     Row("equal: TFP", tfp, SHAPE, QUICK, **ONE),
     Row("equal: zuko", zuko, SHAPE, QUICK, **TORCH),
-    Row("equal: zuko, compiled", zuko, COMPILED, QUICK, **TORCH),
     Row("equal: normflows", normflows, SHAPE, QUICK, **TORCH),
-    Row("equal: normflows, compiled", normflows, COMPILED, QUICK, **TORCH),
     Row("equal: nflows", nflows, SHAPE, QUICK, **TORCH),
-    Row("equal: nflows, compiled", nflows, COMPILED, QUICK, **TORCH),
 ]

@@ -276,11 +276,11 @@ def short_distance(folder: Path) -> str:
     rows, found = [], races(folder)
     for name, _, figures in found:
         total = [run["by_epoch"]["seconds"][-1] for run in figures]
-        times = [milestone(figures, target) for target in (0.05, 0.02)]
+        times = [milestone(figures, target) for target in (0.1, 0.05, 0.02)]
         end = spread(figures, "kl_bulk")
         more = [end, seconds(float(np.median(total))), str(len(figures))]
         rows.append([name, *times, *more])
-    head = ["two moons", "seconds to 0.05 nats", "seconds to 0.02 nats"]
+    head = ["two moons", "seconds to 0.1 nats", "to 0.05 nats", "to 0.02 nats"]
     head += ["KL, bulk, of what is kept", "seconds in all", "seeds"]
     return "\n\n".join([table(head, rows), where([(r, f) for _, r, f in found])])
 
@@ -337,19 +337,6 @@ def splines(folder: Path) -> str:
     return "\n\n".join([table(head, rows), where(found)])
 
 
-def sizes(folder: Path) -> str:
-    found = [p for p in measured("ladders", folder) if p[0].name.startswith("size")]
-    rows = []
-    for row, (run, *_) in found:
-        cells = [seconds(run[f"{k}_ms"]) for k in ("step", "density", "sample")]
-        more = [f"{run['parameters']:,}", f"{run['memory_mb']:,.0f}"]
-        compiled = seconds(run["compile_seconds"])
-        rows.append([row.name.removeprefix("size: "), *cells, compiled, *more])
-    head = ["changed", "step (ms)", "10,000 densities (ms)", "10,000 samples (ms)"]
-    head += ["compiling (s)", "parameters", "peak memory (MB)"]
-    return "\n\n".join([table(head, rows), where(found)])
-
-
 def images(folder: Path) -> str:
     found = measured("images", folder)
     rows = []
@@ -369,7 +356,6 @@ TABLES = {
     "compiling": compiling,
     "equal": equal,
     "splines": splines,
-    "sizes": sizes,
     "images": images,
 }
 

@@ -28,7 +28,7 @@ PARTS = {  # part: the modules that have its rows, each a list ROWS
     "moons": ("moons",),
     "book": ("book",),
     "peers": ("peers", "equal"),
-    "ladders": ("tails", "splines", "sizes"),
+    "ladders": ("tails", "splines"),
     "images": ("images",),
 }
 WAITING = ("images",)  # parts that are measured with the chapters that they are of

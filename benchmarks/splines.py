@@ -199,6 +199,6 @@ def written(settings, seed):
 
 SHORT = SPLINE | {"epochs": 20}  # enough to time an epoch
 ROWS = [
-    Row("spline coupling, by TFP", by_tfp, SHORT, QUICK),
-    Row("spline coupling, written out", written, SHORT, QUICK),
+    Row("spline coupling, by TFP", by_tfp, SHORT, QUICK, seeds=(0,)),
+    Row("spline coupling, written out", written, SHORT, QUICK, seeds=(0,)),
 ]

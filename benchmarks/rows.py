@@ -112,8 +112,11 @@ def _bound(statement: ast.stmt) -> set[str]:
         return {statement.name}
     if _is_import(statement):
         return {a.asname or a.name.partition(".")[0] for a in statement.names}
-    targets = (n for n in ast.walk(statement) if isinstance(n, ast.Name))
-    return {n.id for n in targets if isinstance(n.ctx, ast.Store)}
+    if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        targets = getattr(statement, "targets", None) or [statement.target]
+        names = (n for target in targets for n in ast.walk(target))
+        return {n.id for n in names if isinstance(n, ast.Name)}
+    return set()
 
 
 def _is_import(statement: ast.stmt) -> bool:

@@ -177,6 +177,7 @@ def key_of(tmp_path, source, chapter=CHAPTER):
         ("return x - 1", "return x - 2", True),
         ('"""A text."""', '"""Another."""  # and a comment', True),
         ("import numpy as np\n", "", True),
+        ("return x - 1", "return x - 1\n\nROWS = [settings for settings in ()]", True),
         ("from elsewhere import Layer", "from elsewhere import Layer, more", True),
         ("class Other:\n    pass", "class Other:\n    slope = 1", True),
         ("helper(Layer()),", "helper(\n        Layer()),", True),

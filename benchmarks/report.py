@@ -413,7 +413,7 @@ def board_picture(folder: Path) -> str:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", color="0.92")
         axis.set_axisbelow(True)
-    figure.subplots_adjust(wspace=0.22)
+    figure.subplots_adjust(wspace=0.34)
     return as_svg(figure, "leaderboard")
 
 

@@ -193,7 +193,6 @@ def _write(part: str, kept: dict, folder: Path) -> None:
 
 def _compact(entries: dict) -> str:
     """JSON with one seed's figures a line, so that a diff shows what changed."""
-    text = json.dumps(entries, indent=1, ensure_ascii=False)
     lines = []
     for name, entry in entries.items():
         seeds = ",\n   ".join(
@@ -202,8 +201,7 @@ def _compact(entries: dict) -> str:
         )
         head = json.dumps({k: v for k, v in entry.items() if k != "seeds"})[1:-1]
         lines.append(f' {json.dumps(name)}: {{{head}, "seeds": {{\n   {seeds}}}}}')
-    text = "{\n" + ",\n".join(lines) + "\n}\n"
-    return text
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def runs(part: str, row: Row, folder: Path = FOLDER) -> list[dict]:

@@ -12,50 +12,14 @@ from benchmarks.rows import Row
 from utils.chapters import definitions
 
 
-def book_coupling():
-    """The book's affine coupling: from data to noise it subtracts and divides, where
-    ours multiplies and adds.
-
-    The two families are not the same: t is here in units of x. A bound on |s| of 1 is
-    the book's tanh.
-    """
-    from keras import ops
-
-    Coupling = definitions("04_realnvp", "Coupling")
-
-    class BookCoupling(Coupling):
-        def inverse(self, x):
-            s, t = self.log_scale_and_shift(x)
-            return (x - t) * ops.exp(-s), -ops.sum(s, axis=-1)
-
-        def forward(self, z):
-            s, t = self.log_scale_and_shift(z)
-            return z * ops.exp(s) + t
-
-    return BookCoupling
-
-
 def book_realnvp(width=256, depth=4, couplings=6):
-    """The book's: six couplings, s and t by two networks of 4 x 256 each, a log-scale
-    of at most 1.
+    """The book's: six couplings of its form, s and t by two networks of 4 x 256 each, a
+    log-scale of at most 1 by its tanh.
     """
-    import keras
-
-    BookCoupling = book_coupling()
-    RealNVP = definitions("04_realnvp", "RealNVP")
-
-    def network():
-        x = keras.Input((2,))
-        outputs = []
-        for _ in range(2):
-            h = x
-            for _ in range(depth):
-                h = keras.layers.Dense(width, activation="relu")(h)
-            outputs.append(keras.layers.Dense(2)(h))
-        return keras.Model(x, keras.layers.concatenate(outputs))
-
+    BookCoupling, RealNVP = definitions("04_realnvp", "BookCoupling", "RealNVP")
+    two_networks = definitions("A2_faster", "two_networks")
     masks = ([k % 2, 1 - k % 2] for k in range(couplings))
-    return RealNVP([BookCoupling(mask, network(), bound=1.0) for mask in masks])
+    return RealNVP([BookCoupling(m, two_networks(2, width, depth)) for m in masks])
 
 
 def book(settings, seed):

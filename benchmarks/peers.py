@@ -190,9 +190,7 @@ QUICK = {"epochs": 2, "batch": 4096}
 
 def trial_of(name: str, change: dict) -> Row:
     run, settings = LIBRARIES[name]
-    words = (
-        ", ".join(f"{k} {v}" for k, v in change.items()) or "as in the first edition"
-    )
+    words = ", ".join(f"{k} {v}" for k, v in change.items()) or "no change"
     title, settings = f"{name}, trial: {words}", settings | change
     more = {"seeds": (3,), "tuning": name, "environment": "torch"}
     return Row(title, run, settings, QUICK, **more)

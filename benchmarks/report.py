@@ -212,8 +212,7 @@ def trials(folder: Path) -> str:
 def tails(folder: Path) -> str:
     """Each flow as its chapter has it, then with one thing changed."""
     plain = {row.name: (row, f) for row, f in measured("moons", folder)}
-    changed = [p for p in measured("ladders", folder) if "kl_plane" in p[1][0]]
-    changed = [p for p in changed if not p[0].name.startswith("spline coupling")]
+    changed = [p for p in measured("ladders", folder) if of_module(p[0], "tails")]
     rows, shown, found = [], set(), []
     for row, figures in changed:
         name, _, change = row.name.partition(", ")
@@ -225,6 +224,11 @@ def tails(folder: Path) -> str:
         rows.append([name, change, *_tail_cells(figures)])
     head = ["flow (chapter)", "changed", "KL, plane", "KL, bulk", "seconds in all"]
     return "\n\n".join([table(head, rows), where(found)])
+
+
+def of_module(row: Row, name: str) -> bool:
+    """Whether it is one of the rows of benchmarks/<name>.py."""
+    return row.run.__module__ == f"benchmarks.{name}"
 
 
 def _tail_cells(figures) -> list[str]:
@@ -325,7 +329,7 @@ def equal(folder: Path) -> str:
 
 
 def splines(folder: Path) -> str:
-    found = [p for p in measured("ladders", folder) if "nodes" in p[1][0]]
+    found = [p for p in measured("ladders", folder) if of_module(p[0], "splines")]
     rows = []
     for row, figures in found:
         cells = [f"{figures[0]['nodes']:,}"]
@@ -337,8 +341,60 @@ def splines(folder: Path) -> str:
     return "\n\n".join([table(head, rows), where(found)])
 
 
+def ladder(folder: Path) -> str:
+    """From the book's model to chapter 4's, one change a rung."""
+    found = [p for p in measured("ladders", folder) if "schedule" in p[0].settings]
+    found = [p for p in found if "by_epoch" in p[1][0]]
+    rows = []
+    for row, figures in found:
+        last = [run["by_epoch"]["kl_bulk"][-10:] for run in figures]
+        every = [np.inf if kl is None else kl for some in last for kl in some]
+        cells = [spread(figures, "kl_bulk"), f"{nats(min(every))}–{nats(max(every))}"]
+        cells += [
+            spread(figures, f"{k}_seconds", seconds) for k in ("epoch", "compile")
+        ]
+        rows.append([row.name, *cells, f"{figures[0]['parameters']:,}"])
+    head = ["change", "KL, bulk, after 30 epochs", "over the last 10, all seeds"]
+    head += ["an epoch (s)", "compiling (s)", "parameters"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
+def loops(folder: Path) -> str:
+    """What an epoch costs by who runs the loop over its steps."""
+    found = [p for p in measured("ladders", folder) if "loop" in p[0].settings]
+    rows = []
+    for row, figures in found:
+        size, _, name = row.name.removeprefix("loop, ").partition(": ")
+        cells = [spread(figures, f"{k}_seconds", seconds) for k in ("epoch", "compile")]
+        rows.append([name, size, *cells])
+    head = ["who runs the loop", "couplings × width × layers"]
+    head += ["an epoch (s)", "the first one, more (s)"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
+def digits(folder: Path) -> str:
+    """Densities in 64 dimensions."""
+    found = [p for p in measured("images", folder) if of_module(p[0], "digits")]
+    rows = []
+    for row, figures in found:
+        name, _, data = row.name.partition(", ")
+        chosen = Counter(run["chosen"] for run in figures).most_common()
+        cells = [spread(figures, "nats", lambda value: f"{value:.1f}")]
+        cells += [str(figures[0]["tries"]), "; ".join(name for name, _ in chosen)]
+        rows.append([data, name, *cells, spread(figures, "seconds", seconds)])
+    head = [
+        "data",
+        "model",
+        "nats an image",
+        "tries",
+        "chosen",
+        "seconds for all tries",
+    ]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
 def images(folder: Path) -> str:
-    found = measured("images", folder)
+    found = [p for p in measured("images", folder) if of_module(p[0], "images")]
     rows = []
     for row, figures in found:
         bits = spread(figures, "bits_per_dim", lambda value: f"{value:.3f}")
@@ -356,6 +412,9 @@ TABLES = {
     "compiling": compiling,
     "equal": equal,
     "splines": splines,
+    "ladder": ladder,
+    "loops": loops,
+    "digits": digits,
     "images": images,
 }
 

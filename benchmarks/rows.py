@@ -28,10 +28,10 @@ PARTS = {  # part: the modules that have its rows, each a list ROWS
     "moons": ("moons",),
     "book": ("book",),
     "peers": ("peers", "equal"),
-    "ladders": ("tails", "splines"),
-    "images": ("images",),
+    "ladders": ("tails", "splines", "ladder"),
+    "images": ("images", "digits"),
 }
-WAITING = ("images",)  # parts that are measured with the chapters that they are of
+WAITING = ("Glow, 14 × 14 (7)", "MintNet, 14 × 14 (7)")  # rows of chapters to come
 SEEDS = (0, 1, 2)
 
 
@@ -220,7 +220,7 @@ def faults(folder: Path = FOLDER) -> list[str]:
         for row in rows_of(part):
             entry, cure = kept.get(row.name), f"make bench PART={part}"
             place = f"docs/bench/{part}.json: {row.name}"
-            if entry is None and part in WAITING:
+            if entry is None and row.name in WAITING:
                 continue
             if entry is None:
                 lines.append(f"{place} is not measured: {cure}")

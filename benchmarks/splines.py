@@ -37,9 +37,9 @@ def spline_coupling():
 
         def __init__(self, mask, network, bins, limit=5.0):
             super().__init__()
-            self.kept = np.asarray(mask, "float32")
-            self.kept_places = np.flatnonzero(self.kept)
-            self.moved_places = np.flatnonzero(1 - self.kept)
+            self.mask = np.asarray(mask, "float32")
+            self.kept_places = np.flatnonzero(self.mask)
+            self.moved_places = np.flatnonzero(1 - self.mask)
             both = np.concatenate([self.kept_places, self.moved_places])
             self.order = np.argsort(both)  # from kept and moved to the usual order
             self.network, self.bins, self.limit = network, bins, limit

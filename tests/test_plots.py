@@ -103,6 +103,72 @@ def test_a_colour_of_the_last_frame_alone_is_shown(shown):
     assert np.abs(np.subtract(centre, (16, 64, 192))).max() < 24
 
 
+def test_grid_lines_are_drawn_line_by_line_in_two_colours():
+    points = plots.grid_lines(limit=2.0, count=5, fine=7)
+    assert points.shape == (70, 2) and points.dtype == np.float32
+    first, last = points[:7], points[-7:]
+    assert np.all(first[:, 0] == -2) and first[:, 1].tolist()[::6] == [-2, 2]
+    assert np.all(last[:, 1] == 2) and last[:, 0].tolist()[::6] == [-2, 2]
+    figure, axis = plt.subplots()
+    plots.draw_grid(axis, points, count=5)
+    assert len(axis.lines) == 10 and axis.get_aspect() == 1.0
+    assert np.allclose(np.transpose(axis.lines[0].get_data()), first)
+    assert [line.get_color() for line in axis.lines[4:6]] == list(plots.COLOURS[:2])
+    plt.close(figure)
+
+
+def test_maps_have_a_scale_each_and_ring_what_is_marked(shown, monkeypatch):
+    images, rings = [], []
+    axes = plots.plt.Axes
+    imshow, scatter = axes.imshow, axes.scatter
+    monkeypatch.setattr(
+        axes, "imshow", lambda *a, **k: images.append(k) or imshow(*a, **k)
+    )
+    monkeypatch.setattr(
+        axes, "scatter", lambda *a, **k: rings.append(a[1:3]) or scatter(*a, **k)
+    )
+    panels = {"a": (np.eye(4), {"vmax": 2.0}), "b": (np.eye(4), {"vmax": 3.0})}
+    plots.maps(panels, alt="Two", limit=2.0, marks=np.array([[0.5, 1.5]]))
+    assert [k["vmax"] for k in images] == [2.0, 3.0]
+    assert all(k["origin"] == "lower" and k["extent"][0] == -2 for k in images)
+    assert np.ravel(rings).tolist() == [0.5, 1.5]
+
+
+@pytest.fixture
+def frames(tmp_path):
+    files = [tmp_path / f"epoch-{number}.png" for number in range(3)]
+    for number, file in enumerate(files):
+        Image.new("RGB", (40, 20), (80 * number, 0, 0)).save(file)
+    return files
+
+
+def test_a_film_shows_its_files_in_order_and_is_kept(shown, frames, tmp_path):
+    plots.film(frames, alt="Red", path=tmp_path / "film.png", milliseconds=400)
+    (bundle, _), *_ = shown
+    assert bundle["text/plain"] == "Red"
+    assert (tmp_path / "film.png").read_bytes() == bundle["image/png"]
+    with Image.open(tmp_path / "film.png") as picture:
+        assert picture.n_frames == 3 and picture.size == (40, 20)
+        reds, times = [], []
+        for frame in range(3):
+            picture.seek(frame)
+            times.append(picture.info["duration"])
+            reds.append(picture.convert("RGB").getpixel((5, 5))[0])
+    assert reds == sorted(reds) and reds[2] - reds[0] > 100
+    assert times == [1200, 400, 1200]
+
+
+@pytest.mark.parametrize("fault", ["missing", "another size", "none"])
+def test_a_film_of_files_that_do_not_fit_is_one_line(frames, fault):
+    if fault == "missing":
+        frames[1].unlink()
+    if fault == "another size":
+        Image.new("RGB", (41, 20)).save(frames[1])
+    words = {"missing": "is not there", "none": "no pictures"}.get(fault, fault)
+    with pytest.raises(course.CourseError, match=words):
+        plots.film([] if fault == "none" else frames, alt="Red")
+
+
 def test_density_panels_share_one_scale_and_lie_the_right_way_up(shown, monkeypatch):
     images = []
     real = plots.plt.Axes.imshow

@@ -129,3 +129,19 @@ def test_a_full_disk_is_one_line_and_leaves_the_figures_that_were_there(folder):
         in said.splitlines()[-1]
     )
     assert set(results.read()) == {"01_a"}
+
+
+def test_figures_of_the_benchmark_are_read_seed_by_seed(tmp_path, monkeypatch):
+    kept = tmp_path / "docs" / "bench"
+    kept.mkdir(parents=True)
+    seeds = {"0": {"kl_plane": "inf", "chosen": "a"}, "1": {"kl_plane": 0.5}}
+    text = json.dumps({"flow": {"key": "k", "settings": {}, "seeds": seeds}})
+    (kept / "moons.json").write_text(text)
+    monkeypatch.setattr(course, "ROOT", tmp_path)
+    first, second = results.benchmarked("moons")["flow"]
+    assert first == {"kl_plane": np.inf, "chosen": "a"} and second["kl_plane"] == 0.5
+
+
+def test_a_part_of_the_benchmark_that_is_not_there_is_one_line():
+    with pytest.raises(course.CourseError, match="no part 'nothing'"):
+        results.benchmarked("nothing")

@@ -24,8 +24,8 @@ from utils import course
 
 MEGABYTE = 1_000_000
 LINE, WAITING_LINE = 88, 100
-DRAWINGS = 3  # at least, in a chapter
-WAITING_DRAWINGS = {"coupling", "coupling_three", "coupling_stack"}
+DRAWINGS = {"chapter": 3, "appendix": 1}  # at least
+WAITING_DRAWINGS: set[str] = set()
 DRAWING = re.compile(r"""\bdrawing\(["'](\w+)["']\)""")
 TWO_SENTENCES = re.compile(r"[a-zà-ÿ)*$`][.?!] +[A-ZÀ-Þ]")
 MACHINE_PATH = re.compile(r"(?:/home/|/root/|/Users/|/tmp/|/work/|[A-Z]:\\)\S+")
@@ -71,7 +71,8 @@ def faults_of(path: Path) -> list[str]:
             )
         faults += [f"cell {number}: {fault}" for fault in _output_faults(cell)]
     if path.stem not in waiting():
-        faults += format_faults(notebook)
+        kind = "appendix" if path.stem.startswith("A") else "chapter"
+        faults += format_faults(notebook, DRAWINGS[kind])
     faults += sync.differences(path)
     if f"]({address.colab(path.name)})" not in notebook.cells[0].source:
         faults.append(
@@ -88,14 +89,14 @@ def waiting() -> set[str]:
     return {Path(name).stem for name in excluded if "sources/" in name}
 
 
-def format_faults(notebook: nbformat.NotebookNode) -> list[str]:
+def format_faults(notebook: nbformat.NotebookNode, drawings: int = 3) -> list[str]:
     """What a chapter of the second edition lacks: drawings, one sentence a line."""
     faults = []
     cells = notebook.cells
     shown = [name for cell in cells for name in DRAWING.findall(cell.source)]
-    if len(shown) < DRAWINGS:
+    if len(shown) < drawings:
         faults.append(
-            f"{len(shown)} drawings: at least {DRAWINGS} show what it is about"
+            f"{len(shown)} drawings: at least {drawings} show what it is about"
         )
     for number, cell in enumerate(cells, 1):
         lines = cell.source.splitlines() if cell.cell_type == "markdown" else []

@@ -18,7 +18,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from utils.course import ROOT, CourseError
+from utils.course import ROOT, CourseError, replacing
 
 # Chapters are drawn by matplotlib's own settings, whatever a reader's matplotlibrc
 # says: the white letters of a dark theme would vanish on the white of a page.
@@ -244,6 +244,51 @@ def density_panels(
     show(figure, alt)
 
 
+def maps(panels: dict[str, tuple], alt: str, limit: float, marks=None) -> None:
+    """Panels `title: (values (n, n), colours)` over [−limit, limit]², from the bottom
+    left, each with its own scale.
+
+    `colours` are those of matplotlib's `imshow`: cmap, vmin, vmax. `marks`, points
+    (count, 2), are ringed in the last panel.
+    """
+    count = len(panels)
+    figure, axes = plt.subplots(1, count, figsize=(WIDTH, WIDTH / count))
+    place = {"origin": "lower", "extent": (-limit, limit, -limit, limit)}
+    for axis, (title, (values, colours)) in zip(axes, panels.items(), strict=True):
+        image = axis.imshow(values, **place, **colours)
+        axis.set_title(title, fontsize=10)
+        axis.tick_params(labelsize=8)
+        bar = figure.colorbar(image, ax=axis, fraction=0.046, pad=0.03)
+        bar.ax.tick_params(labelsize=7)
+    if marks is not None:
+        rings = {"facecolors": "none", "edgecolors": "#ff5050", "linewidths": 0.8}
+        axes[-1].scatter(*np.transpose(marks), s=14, **rings)
+    figure.subplots_adjust(wspace=0.45)
+    show(figure, alt)
+
+
+def grid_lines(limit: float = 2.7, count: int = 19, fine: int = 200) -> np.ndarray:
+    """A square grid over [−limit, limit]² as points: (2 count · fine, 2) float32, first
+    the lines of constant x₁, then those of constant x₂.
+    """
+    ticks, along = np.linspace(-limit, limit, count), np.linspace(-limit, limit, fine)
+    first, second = np.meshgrid(ticks, along, indexing="ij")
+    lines = np.stack([first, second], axis=-1).reshape(-1, 2)
+    return np.concatenate([lines, lines[:, ::-1]]).astype("float32")
+
+
+def draw_grid(axis, points: np.ndarray, limit: float = 3.0, count: int = 19) -> None:
+    """What became of the points of `grid_lines`, `count` lines of each direction, on an
+    axis that shows [−limit, limit]²: each direction in a colour.
+    """
+    for number, line in enumerate(points.reshape(2 * count, -1, 2)):
+        direction, order = divmod(number, count)  # the two are drawn in turn
+        style = {"color": COLOURS[direction], "zorder": 2 + order / 100}
+        axis.plot(*line.T, linewidth=0.6, **style)
+    axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    axis.tick_params(labelsize=8)
+
+
 def _square_panels(count: int, columns: int):
     columns = min(count, columns)
     lines = -(-count // columns)
@@ -277,15 +322,53 @@ def animation(
         figure.canvas.draw()
         pictures.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
     plt.close(figure)
-    some = np.concatenate([pictures[0], pictures[frames // 2], pictures[-1]])
+    _display(_moving(pictures, milliseconds, hold), alt)
+
+
+def film(
+    files: list[Path],
+    alt: str,
+    path: Path | None = None,
+    milliseconds: int = 300,
+    hold: int = 1200,
+) -> None:
+    """An animation of pictures in files, all of one size, in the order of the list.
+
+    It is an animated PNG, which is also written to `path`; the first and the last
+    picture stay for `hold` milliseconds. Raises CourseError where a file is missing or
+    of another size.
+    """
+    pictures = []
+    for file in files:
+        if not Path(file).exists():
+            raise CourseError(f"{file} is not there: run the training again.")
+        with Image.open(file) as image:
+            pictures.append(np.asarray(image.convert("RGB")))
+        if pictures[-1].shape != pictures[0].shape:
+            raise CourseError(
+                f"{file} has another size than {files[0]}: run the training again."
+            )
+    if not pictures:
+        raise CourseError("There are no pictures to make a film of.")
+    moving = _moving(pictures, milliseconds, hold)
+    if path is not None:
+        with replacing(Path(path)) as part:
+            part.write_bytes(moving)
+    _display(moving, alt)
+
+
+def _moving(pictures: list[np.ndarray], milliseconds: int, hold: int) -> bytes:
+    """Pictures (height, width, 3) in bytes as one animated PNG."""
+    some = [pictures[0], pictures[len(pictures) // 2], pictures[-1]]
+    some = Image.fromarray(np.concatenate(some))
     # One palette for all frames makes the file small.
-    few = {"palette": Image.fromarray(some).quantize(32), "dither": Image.Dither.NONE}
+    few = {"palette": some.quantize(32), "dither": Image.Dither.NONE}
     first, *others = [Image.fromarray(p).quantize(**few) for p in pictures]
-    times = [hold, *[milliseconds] * (frames - 2), hold]
+    times = [hold, *[milliseconds] * (len(pictures) - 2), hold][: len(pictures)]
     moving = {"save_all": True, "append_images": others, "duration": times, "loop": 0}
     buffer = io.BytesIO()
     first.save(buffer, "PNG", optimize=True, **moving)
-    _display(buffer.getvalue(), alt)
+    return buffer.getvalue()
 
 
 def _display(png: bytes, alt: str, **more) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from filelock import FileLock
 
 from utils import course
+from utils.course import CourseError
 
 
 def record(chapter: str, *, data: str, seconds: float, rows: list[dict]):
@@ -70,6 +71,23 @@ def table(rows: list[dict]) -> pd.DataFrame:
     return frame.map(_shown).rename_axis(None)
 
 
+def benchmarked(part: str) -> dict[str, list[dict]]:
+    """What `make bench PART=part` measured, as the repository keeps it: for each row
+    the figures of its seeds, such as `kl_plane` (nats) and `train_seconds`.
+
+    A KL that is written "inf" becomes infinite. Raises CourseError where there is no
+    such part.
+    """
+    path = course.ROOT / "docs" / "bench" / f"{part}.json"
+    if not path.exists():
+        raise CourseError(f"make bench has kept no part {part!r} in {path.parent}.")
+    rows = json.loads(path.read_text("utf-8"))
+    return {
+        name: [{k: _number(v) for k, v in run.items()} for run in row["seeds"].values()]
+        for name, row in rows.items()
+    }
+
+
 def milliseconds(call, repeats: int = 20) -> float:
     """How long `call()` takes: the median of some repeats, after one not counted."""
     call()
@@ -95,6 +113,10 @@ def _plain(key: str, value):
     if not math.isfinite(number):
         raise ValueError(f"{key} is {number}: only a finite figure is a result.")
     return number
+
+
+def _number(value):
+    return math.inf if value == "inf" else value
 
 
 def _shown(value) -> str:

@@ -168,7 +168,7 @@ CONTESTANTS = {
     "mixture": (mixture, MIXTURE, {"components": (3,), "added": (0.1,)}),
     "RealNVP": (realnvp, FLOW, {"shapes": ((2, 16, 1, 1e-3),), "steps": 20}),
 }
-SIZES = (300, 1_000, 3_000, 10_000)
+SIZES = (300, 1_000, 3_000)
 DIGITS = {"data": "digits", "images": 1_297, "levels": 17, "copies": 4}
 CLOTHES = {"data": "clothes", "levels": 256, "copies": 1}
 ROWS = [

@@ -166,6 +166,9 @@ OURS = BOOK | {
 ASIDE = {  # each on top of all, or on the book's model
     "batches of 64": OURS | {"batch": 64},
     "batches of 1,024": OURS | {"batch": 1_024},
+    "without the start as the identity": OURS | {"start": "glorot_uniform"},
+    "without the rise and fall of the rate": OURS | {"schedule": False},
+    "without cutting gradients": OURS | {"clip": None},
     "bound 5": OURS | {"bound": 5.0},
     "bound 5 with six couplings": OURS | {"bound": 5.0, "couplings": 6},
     "the book's networks, our optimizer": OURS

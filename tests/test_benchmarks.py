@@ -532,3 +532,57 @@ def test_the_bounds_of_all_couplings_add_up():
     bounds = [float(coupling.bound) for coupling in couplings]
     assert bounds[0] + bounds[2] == pytest.approx(5) == bounds[1] + bounds[3]
     assert bounds[0] < bounds[2] and bounds[1] > bounds[3]
+
+
+def test_a_rung_builds_what_its_settings_say():
+    from benchmarks import ladder
+
+    small = {"width": 8, "couplings": 3}
+    book, ours = (
+        ladder.built(s | small) for s in (ladder.BOOK, ladder.OURS | {"bound": 5.0})
+    )
+    kinds = [type(flow.couplings[0]).__name__ for flow in (book, ours)]
+    assert kinds == ["BookCoupling", "Coupling"]
+    depth = [len(flow.couplings[0].network.weights) // 2 for flow in (book, ours)]
+    assert depth == [2 * 5, 3] and len(book.couplings) == len(ours.couplings) == 3
+    assert [flow.couplings[0].bound for flow in (book, ours)] == [1.0, 5.0]
+    x = np.random.default_rng(0).normal(size=(5, 2)).astype("float32")
+    assert np.array_equal(ours.inverse(x)[0], x)
+    assert not np.allclose(book.inverse(x)[0], x, atol=1e-3)
+
+
+def test_each_rung_changes_something_and_the_last_is_chapter_4s():
+    from benchmarks import ladder, moons
+
+    rungs = [row.settings for row in ladder.ROWS if row.name.startswith("rung")]
+    assert all(a != b for a, b in zip(rungs, rungs[1:]))
+    same = ("couplings", "width", "depth", "bound", "batch")
+    assert all(rungs[-1][name] == moons.CHAPTER_4[name] for name in same)
+    assert rungs[-1]["rate"] == moons.CHAPTER_4["peak"]
+
+
+def test_points_in_64_dimensions_are_split_standardised_and_have_their_jacobian():
+    from benchmarks import digits
+
+    train, validation, test, log_std = digits.points(digits.DIGITS, seed=1)
+    assert [len(x) for x in (train, validation, test)] == [4 * 1297, 250, 250]
+    assert np.allclose(train.mean(axis=0), 0, atol=1e-4)
+    assert np.allclose(train.std(axis=0), 1, atol=1e-4)
+    other = digits.points(digits.DIGITS, seed=2)
+    assert not np.allclose(test, other[2], atol=0.1) and abs(log_std - other[3]) < 2
+    assert 0 < log_std < 64 * np.log(2)  # logits of a pixel spread over one or two
+
+
+def test_the_best_try_on_validation_points_counts_and_not_on_test_points(monkeypatch):
+    from benchmarks import digits
+
+    sets = np.zeros((4, 1)), np.ones((4, 1)), np.full((4, 1), 2.0), 0.5
+    monkeypatch.setattr(digits, "points", lambda settings, seed: sets)
+
+    def fit(good_on):
+        return lambda train, validation: lambda x: np.where(x[:, 0] == good_on, 9.0, 1)
+
+    tries = [("test", fit(2.0)), ("validation", fit(1.0)), ("train", fit(0.0))]
+    found = digits.contest({}, 0, tries)
+    assert found["chosen"] == "validation" and found["tries"] == 3
+    assert found["nats"] == 0.5 and found["validation_nats"] == 8.5

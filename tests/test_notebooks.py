@@ -42,8 +42,11 @@ def code_cells(notebook):
 def test_the_chapters_and_the_appendices_are_found():
     named = [path.stem.partition("_")[0] for path in PATHS]
     counted = [f"{number:02d}" for number in range(1, len(CHAPTERS) + 1)]
-    counted += [f"A{number}" for number in range(1, len(PATHS) - len(CHAPTERS) + 1)]
-    assert named == counted
+    assert named[: len(CHAPTERS)] == counted
+    appendices = named[len(CHAPTERS) :]  # they are numbered by the design, not by age
+    assert appendices == sorted(set(appendices)) and all(
+        re.fullmatch(r"A\d", name) for name in appendices
+    )
 
 
 def test_the_set_up_cell_is_the_same_everywhere_and_holds_the_address():
@@ -64,7 +67,8 @@ def test_a_chapter_has_its_parts_in_order(path):
 def test_solutions_are_folded_and_every_exercise_has_one(path):
     notebook = chapters.read(path)
     exercises = sum(
-        len(re.findall(r"^\*\*\d+\.\*\*", cell.source, re.M)) for cell in notebook.cells
+        len(re.findall(r"^\*\*\d+\.(?: [^*]+)?\*\*", cell.source, re.M))
+        for cell in notebook.cells
     )
     solutions = [
         cell for cell in code_cells(notebook) if cell.source.startswith("# Solution")

@@ -35,7 +35,9 @@ if "google.colab" in sys.modules and not clone.exists():
 places = [Path.cwd(), *Path.cwd().parents, clone]
 root = next((p.resolve() for p in places if (p / "utils" / "course.py").exists()), None)
 if root is None:
-    raise FileNotFoundError(f"no utils/ of the course here: git clone {address}, open this there")
+    raise FileNotFoundError(
+        f"no utils/ of the course here: git clone {address}, open this there"
+    )
 sys.path.insert(0, str(root))
 
 from utils import course

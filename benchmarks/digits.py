@@ -99,12 +99,16 @@ def mixture(settings, seed):
 
         return fit
 
-    tries = []
-    for kind, count in itertools.product(settings["kinds"], settings["components"]):
-        for added in settings["added"] if kind == "full" else settings["added"][:1]:
-            name = f"{count} {kind}, {added:g} added"
-            if count <= settings["images"]:
-                tries.append((name, fit_of(count, kind, added)))
+    shapes = [
+        *itertools.product(settings["few"], ("full",), settings["added"]),
+        *itertools.product(settings["many"][settings["data"]], ("full",), (0.1,)),
+        *itertools.product(settings["other"], ("tied", "diag"), (0.01,)),
+    ]
+    tries = [
+        (f"{count} {kind}, {added:g} added", fit_of(count, kind, added))
+        for count, kind, added in shapes
+        if count <= settings["images"]
+    ]
     return contest(settings, seed, tries) | {"versions": versions("scikit-learn")}
 
 
@@ -158,17 +162,19 @@ def realnvp(settings, seed):
     return contest(settings, seed, tries) | {"versions": versions(*KERAS)}
 
 
-MIXTURE = {"components": (10, 30, 100, 300), "kinds": ("full", "tied", "diag")}
-MIXTURE |= {"added": (0.01, 0.1, 0.3)}
+MIXTURE = {"few": (5, 10, 15, 20, 30), "added": (0.003, 0.01, 0.03, 0.1)}
+MIXTURE |= {"many": {"digits": (100, 300), "clothes": (100,)}}
+MIXTURE |= {"other": (10, 30, 100, 300)}
 KERNEL = {"widths": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)}
 SHAPES = ((8, 64, 1, 1e-3), (8, 128, 2, 1e-3), (16, 128, 2, 1e-3))
 FLOW = {"shapes": SHAPES, "steps": 2_000, "least_epochs": 10}
+NONE = {"many": {"digits": (), "clothes": ()}, "other": ()}
 CONTESTANTS = {
     "kernel": (kernel, KERNEL, {"widths": (0.5,)}),
-    "mixture": (mixture, MIXTURE, {"components": (3,), "added": (0.1,)}),
+    "mixture": (mixture, MIXTURE, {"few": (3,), "added": (0.1,)} | NONE),
     "RealNVP": (realnvp, FLOW, {"shapes": ((2, 16, 1, 1e-3),), "steps": 20}),
 }
-SIZES = (300, 1_000, 3_000)
+SIZES = (300, 1_000, 3_000, 10_000)
 DIGITS = {"data": "digits", "images": 1_297, "levels": 17, "copies": 4}
 CLOTHES = {"data": "clothes", "levels": 256, "copies": 1}
 ROWS = [

@@ -215,3 +215,32 @@ def test_two_networks_see_the_same_and_share_nothing():
     after = ops.convert_to_numpy(network(x))
     changed = np.abs(after - before).max(axis=0) > 0
     assert changed.tolist() in ([True, True, False, False], [False, False, True, True])
+
+
+def test_shape_bound_and_dimension_are_those_that_were_asked_for():
+    flow = take("build_realnvp")(5, couplings=3, width=8, depth=2, bound=2.5)
+    assert {coupling.bound for coupling in flow.couplings} == {2.5}
+    shapes = [w.shape for w in flow.couplings[0].network.weights[::2]]
+    assert shapes == [(5, 8), (8, 8), (8, 10)]
+    x = flow.sample(7, seed=1)
+    assert x.shape == (7, 5) and flow.dim == 5
+    assert np.array_equal(x, flow.sample(7, seed=1))
+    assert not np.array_equal(x, flow.sample(7, seed=2))
+
+
+@pytest.mark.parametrize("bound", [0.5, 4.0])
+def test_a_small_output_of_the_network_is_the_log_scale_whatever_the_bound(bound):
+    Coupling, network = take("Coupling", "coupling_network")
+    net = network(2, 4, 1)
+    net.layers[-1].bias.assign([0.0, 0.01, 0.0, 0.0])
+    s, _ = Coupling([1, 0], net, bound).log_scale_and_shift(np.ones((1, 2), "float32"))
+    assert float(s[0, 1]) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_two_networks_bend_and_start_as_told():
+    two_networks = definitions("A2_faster", "two_networks")
+    keras.utils.set_random_seed(0)
+    x = np.float32([[-1, -1], [0, 0], [1, 1]])
+    left, middle, right = ops.convert_to_numpy(two_networks(2, 16, 2)(x))
+    assert not np.allclose(left - middle, middle - right, atol=1e-3)  # no line
+    assert not np.any(two_networks(2, 16, 2, start="zeros")(x))

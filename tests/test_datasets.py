@@ -6,6 +6,7 @@ import gzip
 import struct
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from utils import datasets
@@ -217,3 +218,41 @@ def test_warp_moves_as_it_says():
         (datasets._warp(image, scale=scale) > 100).sum() for scale in (0.8, 1.0, 1.25)
     ]
     assert size[0] < size[1] < size[2]
+
+
+@pytest.fixture
+def csv(tmp_path):
+    rng = np.random.default_rng(0)
+    whole = pd.DataFrame(rng.normal(size=(60, 2)), columns=["a", "b"])
+    whole["name"], whole["same"], whole["count"] = "x", 3.0, range(60)
+    whole.loc[7, "a"], whole.loc[9, "b"] = np.nan, np.inf
+    path = tmp_path / "own.csv"
+    whole.to_csv(path, index=False)
+    return path, whole
+
+
+def test_a_table_keeps_numbers_without_gaps_and_says_what_it_leaves_out(csv, capsys):
+    path, whole = csv
+    kept = datasets.table(path)
+    assert list(kept.columns) == ["a", "b", "count"] and len(kept) == 58
+    assert np.allclose(kept["a"], whole["a"].drop([7, 9]))
+    said = capsys.readouterr().out
+    assert "no numbers or all the same: name, same." in said
+    assert "missing value: 2 rows" in said
+
+
+@pytest.mark.parametrize("fault", ["few rows", "one column", "no file", "empty"])
+def test_a_table_that_is_no_density_is_one_line(csv, fault, tmp_path):
+    path, whole = csv
+    if fault == "few rows":
+        whole.head(40).to_csv(path, index=False)
+    if fault == "one column":
+        whole[["a", "name"]].to_csv(path, index=False)
+    if fault == "empty":
+        path.write_text("")
+    if fault == "no file":
+        path = tmp_path / "not_there.csv"
+    words = "cannot be read" if fault in ("no file", "empty") else "at least 2 columns"
+    with pytest.raises(CourseError, match=words) as caught:
+        datasets.table(path)
+    assert path.name in str(caught.value) and "\n" not in str(caught.value)

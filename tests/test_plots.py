@@ -114,6 +114,8 @@ def test_grid_lines_are_drawn_line_by_line_in_two_colours():
     assert len(axis.lines) == 10 and axis.get_aspect() == 1.0
     assert np.allclose(np.transpose(axis.lines[0].get_data()), first)
     assert [line.get_color() for line in axis.lines[4:6]] == list(plots.COLOURS[:2])
+    over = [line.get_zorder() for line in axis.lines]
+    assert over[0] == over[5] < over[1] == over[6], "the directions are drawn in turn"
     plt.close(figure)
 
 
@@ -125,13 +127,16 @@ def test_maps_have_a_scale_each_and_ring_what_is_marked(shown, monkeypatch):
         axes, "imshow", lambda *a, **k: images.append(k) or imshow(*a, **k)
     )
     monkeypatch.setattr(
-        axes, "scatter", lambda *a, **k: rings.append(a[1:3]) or scatter(*a, **k)
+        axes,
+        "scatter",
+        lambda *a, **k: rings.append((a[0].get_title(), *a[1:3])) or scatter(*a, **k),
     )
     panels = {"a": (np.eye(4), {"vmax": 2.0}), "b": (np.eye(4), {"vmax": 3.0})}
     plots.maps(panels, alt="Two", limit=2.0, marks=np.array([[0.5, 1.5]]))
     assert [k["vmax"] for k in images] == [2.0, 3.0]
     assert all(k["origin"] == "lower" and k["extent"][0] == -2 for k in images)
-    assert np.ravel(rings).tolist() == [0.5, 1.5]
+    (title, *place), *others = rings
+    assert title == "b" and np.ravel(place).tolist() == [0.5, 1.5] and not others
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The two pictures on top of the README and of the site: outputs that chapters store.
+"""The pictures on top of the README and of the site: outputs that chapters store.
 
     python -m tools.pictures
 
@@ -17,6 +17,7 @@ DOCS = chapters.ROOT / "docs"
 PICTURES = {  # a file: its chapter, and how the picture's description begins
     "faces.png": ("03_vae_faces", "Thirty new faces"),
     "moons.png": ("08_ffjord", "The density and the velo"),
+    "couplings.png": ("04_realnvp", "Sixteen small panels"),
 }
 
 

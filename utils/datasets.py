@@ -419,3 +419,37 @@ def _download_celeba() -> Path:
             f"CelebA could not be downloaded ({reason}): connect to the network, give "
             "a folder that has it by CELEBA_DIR, or unset COURSE_FACES for drawn faces."
         ) from None
+
+
+# ------------------------------------------------------------------ a reader's table
+
+LEAST_ROWS = 50
+
+
+def table(path: Path | str) -> pd.DataFrame:
+    """A CSV file as a density model needs it: columns of numbers, rows without gaps.
+
+    Says in a line what it leaves out: columns that are no numbers or the same in every
+    row, and rows with a missing or infinite value. Raises CourseError where there is no
+    such file, or where fewer than two columns or 50 rows are left.
+    """
+    try:
+        whole = pd.read_csv(path)
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        reason = str(error).splitlines()[0]
+        raise CourseError(f"{path} cannot be read as a CSV file ({reason}).") from None
+    numbers = whole.select_dtypes("number").replace([np.inf, -np.inf], np.nan)
+    rows = numbers.dropna()
+    kept = rows.loc[:, rows.nunique() > 1]
+    left_out = [str(name) for name in whole.columns if name not in kept.columns]
+    if left_out:
+        print(f"Left out, no numbers or all the same: {', '.join(left_out)}.")
+    if len(kept) < len(whole):
+        print(f"Left out, with a missing value: {len(whole) - len(kept)} rows.")
+    if kept.shape[1] < 2 or len(kept) < LEAST_ROWS:
+        raise CourseError(
+            f"{path} has {kept.shape[1]} columns of numbers that differ and "
+            f"{len(kept)} rows without gaps: a density needs at least 2 columns and "
+            f"{LEAST_ROWS} rows."
+        )
+    return kept.reset_index(drop=True)

@@ -28,7 +28,7 @@ KERNEL = {
     "language": "python",
     "name": "python3",
 }
-LARGE_PICTURE = 50_000  # bytes
+LARGE_PICTURE = 40_000  # bytes
 CPP_LOG = re.compile(
     r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d|[IWE]0000 )"
 )
@@ -82,7 +82,8 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
                 output.execution_count = count
             if output.output_type == "stream":
                 output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
-            if "image/png" in output.get("data", {}):
+            drawn = "width" in output.get("metadata", {}).get("image/png", {})
+            if "image/png" in output.get("data", {}) and not drawn:  # drawings stay
                 output.data["image/png"] = smaller_png(output.data["image/png"])
     for index, cell in enumerate(notebook.cells, 1):
         cell.id = f"cell-{index:03d}"

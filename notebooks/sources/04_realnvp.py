@@ -626,8 +626,8 @@ plots.points_panels(
     limit=3.2,
     columns=3,
     classes=moons.NAMES,
-    alt="Two moons; points made by the plain flow, which lie on two moons, too; and the "
-    "data in latent space, a round cloud with each moon in one part",
+    alt="Two moons; points made by the plain flow, which lie on two moons, too; and "
+    "the data in latent space, a round cloud with each moon in one part",
 )
 
 # %% [markdown]
@@ -961,8 +961,9 @@ place_of_legend = {"loc": "lower center", "bbox_to_anchor": (0.38, 0.92)}
 figure.legend(*handles, ncols=2, frameon=False, **place_of_legend)
 plots.show(
     figure,
-    alt="Sixteen small panels with the curves s and t of every coupling, and the latent "
-    "grid after each four of them, bent more and more until it lies along two moons",
+    alt="Sixteen small panels with the curves s and t of every coupling, and the "
+    "latent grid after each four of them, bent more and more until it lies along two "
+    "moons",
 )
 
 # %% [markdown]
@@ -1520,7 +1521,7 @@ class Suspect(Coupling):
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 3
 # The network sees x, not x * mask: s and t depend on the coordinate that they change.
-# The Jacobian is then no longer triangular with e^s on its diagonal: the log-determinant
+# The Jacobian is then no longer triangular with e^s on its diagonal: the log-det
 # is wrong, and `forward`, which asks the network about z, is not the inverse.
 # Both checks fail, and so does the integral.
 suspect = shaken(Suspect([1, 0], coupling_network(2, WIDTH, DEPTH)))
@@ -1554,7 +1555,7 @@ class Tidied(RealNVP):
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 4
-# A mean where a sum belongs: the log-likelihood of two independent coordinates is a sum.
+# A mean where a sum belongs: the log density of independent coordinates is a sum.
 # With the mean the base counts half, so e^(log_prob) does not integrate to 1. Training
 # then cares too little for |z|: it lets z spread, for the log-determinant's sake, to a
 # cloud about √2 times as wide as N(0, I). Samples from N(0, I) reach its middle only,

@@ -228,8 +228,8 @@ axis.grid(axis="x", color="0.92")
 axis.spines[["top", "right"]].set_visible(False)
 plots.show(
     figure,
-    alt="The KL of nine rungs from the book's model to ours, three seeds each, with the "
-    "range over the last ten epochs behind them",
+    alt="The KL of nine rungs from the book's model to ours, three seeds each, with "
+    "the range over the last ten epochs behind them",
 )
 
 # %% [markdown]
@@ -238,9 +238,9 @@ plots.show(
 #
 # - **The book's model** ends anywhere between 0.07 and 0.46 nats: at a rate that stays, the last epoch is a matter of luck, and so is a comparison by one seed.
 # - **Multiply and add**, in place of subtract and divide: no difference that three seeds resolve.
-# - **Thin and shallow networks** are worse, at this rate: from 0.21 to 0.61 in two rungs. But an epoch costs a sixtieth.
+# - **Thin and shallow networks** are worse, at this rate: from 0.21 to 0.61 in two rungs; but an epoch costs a sixtieth.
 # - **The rate alone** is the first large step: 0.005 in place of 0.0001 takes 0.61 down to 0.10.
-# - **Rising and falling**: here 0.073 (0.041 to 0.086) in place of 0.100 (0.080 to 0.107), which three seeds hardly resolve. With sixteen couplings it is a factor of seven (section A2.4).
+# - **Rising and falling**: here 0.073 (0.041 to 0.086) in place of 0.100 (0.080 to 0.107), which three seeds hardly resolve; with sixteen couplings it is a factor of seven (section A2.4).
 # - **Cutting gradients**: no difference that three seeds resolve.
 # - **The start as the identity** makes six couplings *worse*: 0.16 (0.11 to 0.30) in place of 0.039 (0.031 to 0.086).
 # - **Sixteen couplings** are the second large step: 0.0102 (0.0097 to 0.0112).
@@ -451,8 +451,8 @@ pd.DataFrame(
 # - **Without the start as the identity** and **without cutting gradients**: no difference that three seeds resolve.
 # - **Without the rise and fall of the rate**: seven times as far, and over the last ten epochs it swings from 0.03 to 2.0.
 # - **Batches of 64** give the same for twice the time; **batches of 1,024**, a quarter as many steps, are worse.
-# - **Bound 5**: no difference in the bulk that three seeds resolve, and over the plane up to 33,000 nats (chapter 4, section 4.11). With six couplings the wider bound looks better, 0.05 in place of 0.16, and the seeds overlap.
-# - **The book's networks with our optimizer**: 0.085 (0.056 to 0.32), at twenty times the seconds, so that here width did not replace depth. (It has the start as the identity, which six couplings do badly with.)
+# - **Bound 5**: no difference in the bulk that three seeds resolve, and over the plane up to 33,000 nats (chapter 4, section 4.11); with six couplings the wider bound looks better, 0.05 in place of 0.16, and the seeds overlap.
+# - **The book's networks with our optimizer**: 0.085 (0.056 to 0.32), at twenty times the seconds, so that here width did not replace depth (it has the start as the identity, which six couplings do badly with).
 
 # %% [markdown]
 # ## What we measured
@@ -484,7 +484,7 @@ if course.profile() == "full":
 # ## Summary
 #
 # - What a model reaches was decided by a rate fifty times as high, with its fall to zero, and by sixteen couplings in place of six.
-# - What an epoch costs was decided by two others: thin networks, and a loop that runs inside one graph. Each makes the other worthwhile.
+# - What an epoch costs was decided by two others: thin networks, and a loop that runs inside one graph; each makes the other worthwhile.
 # - Three changes that one likes to name, the form of the coupling, clipping and the start as the identity, made no difference here or made it worse.
 # - At a constant rate one seed says next to nothing: the same training ended between 0.07 and 0.46.
 
@@ -521,11 +521,11 @@ print({peak: f"{found['KL, bulk']:.3f}" for peak, found in larger.items()})
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 2
-# NLL = −E[log p_Z(z)] − E[log det] = ln 2π + E|z|²/2 − E[log det], and E|z|² = 2. With the
-# NLL equal to the entropy H: E[log det] = ln 2π + 1 − H = 1.71 nats, which is also the KL
-# that a flow starts with as the identity. A coupling gives 1 at most: two of them would
-# do. So the bound is not what limits six couplings: each bends one coordinate by curves
-# of the other, and a moon takes many bends.
+# NLL = −E[log p_Z(z)] − E[log det] = ln 2π + E|z|²/2 − E[log det], and E|z|² = 2.
+# With the NLL equal to the entropy H: E[log det] = ln 2π + 1 − H = 1.71 nats, which is
+# also the KL that a flow starts with as the identity. A coupling gives 1 at most: two
+# of them would do. So the bound is not what limits six couplings: each bends one
+# coordinate by curves of the other, and a moon takes many bends.
 print(f"mean log-determinant: {np.log(2 * np.pi) + 1 - truth.entropy():.2f} nats")
 
 # %% [markdown]
@@ -557,7 +557,8 @@ plots.curves(
     {"a graph of k steps": (list(sizes), spent)},
     x_label="k",
     y_label="seconds of an epoch",
-    alt="Seconds of an epoch against the number of steps in a graph: falling, then flat",
+    alt="Seconds of an epoch against the number of steps in a graph: falling, then "
+    "flat",
 )
 
 # %% [markdown]
@@ -583,7 +584,7 @@ def suspicious(step):
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 4
-# NumPy runs while the graph is traced, once. The permutation is a constant of the graph:
+# NumPy runs while the graph is traced, once. The permutation is a constant of it:
 # every epoch has the same batches in the same order, and the points that were left over
 # are never seen. It shows if a step only reports which points it gets:
 reported = suspicious(lambda points: tf.reduce_sum(points[0]))

@@ -393,6 +393,27 @@ def digits(folder: Path) -> str:
     return "\n\n".join([table(head, rows), where(found)])
 
 
+def autoencoders(folder: Path) -> str:
+    """Chapter 1's networks beside principal components."""
+    found = [p for p in measured("images", folder) if of_module(p[0], "autoencoders")]
+    rows = []
+    for row, figures in found:
+        forms = {
+            "cross_entropy": "{:.4f}",
+            "rmse": "{:.4f}",
+            "neighbours_right": "{:.1%}",
+        }
+        for way in ("normal", "box", "gaussian", "mixture"):
+            forms |= {f"none_{way}": "{:.1%}", f"class_{way}": "{:.1%}"}
+        rows.append(
+            [row.name, *(spread(figures, k, f.format) for k, f in forms.items())]
+        )
+    head = ["model", "cross-entropy", "RMSE", "neighbours right"]
+    for way in ("standard normal", "box", "Gaussian", "mixture"):
+        head += [f"{way}: like none", "wrong class"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
 def images(folder: Path) -> str:
     found = [p for p in measured("images", folder) if of_module(p[0], "images")]
     rows = []
@@ -415,6 +436,7 @@ TABLES = {
     "ladder": ladder,
     "loops": loops,
     "digits": digits,
+    "autoencoders": autoencoders,
     "images": images,
 }
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="for developers")
 
-from tools import chapters, figures, site  # noqa: E402
+from tools import chapters, figures  # noqa: E402
 
 CHROMIUM = next((name for name in figures.BROWSERS if shutil.which(name)), None)
 pytestmark = pytest.mark.skipif(
@@ -25,17 +25,15 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("site") / "site"
-    site.build(folder)
-    return folder
+@pytest.fixture
+def built(whole_site):
+    return whole_site
 
 
 @pytest.fixture(scope="module")
-def address(built):
+def address(whole_site):
     """The site served from the loopback interface."""
-    handler = functools.partial(Quiet, directory=built)
+    handler = functools.partial(Quiet, directory=whole_site)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -95,10 +93,20 @@ def test_every_page_loads_without_an_error_and_fits(browser, address, built, wid
         assert not broken, f"{name}: {broken}"
 
 
-def test_the_search_finds_a_word(browser, address):
-    browser.get(f"{address}/search.html?q=coupling")
+@pytest.mark.parametrize(
+    ("words", "page"),
+    {
+        "coupling": "04_realnvp",
+        "KerasTensor cannot be used": "A1_breaks",
+        "received an invalid value for units": "A1_breaks",
+        "non-serializable argument": "A1_breaks",
+        "num_maksed": "A1_breaks",
+    }.items(),
+)
+def test_the_search_finds_words_and_error_messages(browser, address, words, page):
+    browser.get(f"{address}/search.html?q={words.replace(' ', '+')}")
     found = "[...document.querySelectorAll('ul.search a')].map(a => a.href).join(' ')"
-    assert "04_realnvp" in wait_for(browser, found)
+    assert page in wait_for(browser, found)
 
 
 def test_a_folded_cell_unfolds(browser, address):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from sklearn.metrics import pairwise_distances
 
 from utils.chapters import definitions
 
@@ -142,3 +143,38 @@ def test_importance_weights_find_a_likelihood_that_is_known():
     top = log_w.max(axis=1)
     estimate = top + np.log(np.exp(log_w - top[:, None]).mean(axis=1))
     assert np.allclose(estimate, known, atol=0.1)
+
+
+def test_area_of_a_class_is_that_of_its_90_percent_ellipse():
+    z = rng.normal(size=(40_000, 2)) * (1.0, 3.0)
+    labels = np.repeat([0, 1], 20_000)
+    z[labels == 1] *= 2
+    small, large = take("class_areas")(z, labels)
+    assert large / small == pytest.approx(4, rel=0.05)
+    inside = (z[labels == 0] ** 2 / (1.0, 9.0)).sum(axis=1) < small / (np.pi * 3)
+    assert inside.mean() == pytest.approx(0.9, abs=0.01)
+
+
+def test_nearest_distance_is_that_of_a_plain_search():
+    images, real = (
+        rng.random((5, 32, 32, 1), "float32"),
+        rng.random((20, 32, 32, 1), "float32"),
+    )
+    pairs = pairwise_distances(images.reshape(5, -1), real.reshape(20, -1)) / 32
+    assert np.allclose(
+        take("nearest_distance")(images, real), pairs.min(axis=1), atol=1e-4
+    )
+    images[:] = real[:5]  # each is its own nearest, and that is left out
+    left_out = take("nearest_distance")(images, real, leave_out_own=True)
+    expected = pairwise_distances(images.reshape(5, -1), real.reshape(20, -1)) / 32
+    expected[np.arange(5), np.arange(5)] = np.inf
+    assert np.allclose(left_out, expected.min(axis=1), atol=1e-4)
+
+
+def test_fraction_beyond_counts_samples_far_from_everything():
+    real = rng.random((300, 1, 1, 1)) * np.ones((1, 32, 32, 1))
+    limit = take("usual_distance")(real + 0.002, real)
+    near, far = real[:20] + 0.001, real[:60] + 5.0
+    assert take("fraction_beyond")(
+        np.concatenate([near, far]), real, limit
+    ) == pytest.approx(0.75, abs=0.05)  # not 0.25, those near

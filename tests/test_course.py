@@ -247,3 +247,33 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         with course.replacing(path) as part:
             raise OSError(28, "No space left on device")
     assert path.read_text() == "one" and list(path.parent.iterdir()) == [path]
+
+
+def test_an_expected_error_is_one_line_and_the_cell_goes_on(capsys):
+    with course.expect(TypeError, ValueError):
+        raise ValueError("first line\nsecond line")
+    assert capsys.readouterr().out == "ValueError: first line\n"
+    with course.expect(ValueError, show="third"):
+        raise ValueError("first line\nsecond line\n\nthe third line")
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == ["ValueError: first line", "  … the third line"]
+    with course.expect(NotImplementedError):
+        raise NotImplementedError
+    assert capsys.readouterr().out == "NotImplementedError: \n"
+    with course.expect(LookupError):  # a KeyError is one
+        raise KeyError("x" * 500)
+    assert len(capsys.readouterr().out) < 130
+
+
+def test_an_error_that_does_not_come_or_is_another_fails():
+    with pytest.raises(course.CourseError, match="nothing was raised"):
+        with course.expect(TypeError):
+            pass
+    with pytest.raises(
+        course.CourseError, match="TypeError was expected, and KeyError"
+    ):
+        with course.expect(TypeError):
+            raise KeyError("x")
+    with pytest.raises(KeyboardInterrupt):
+        with course.expect(TypeError):
+            raise KeyboardInterrupt

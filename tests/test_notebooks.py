@@ -49,6 +49,13 @@ def test_the_chapters_and_the_appendices_are_found():
     )
 
 
+def test_nothing_but_notebooks_lies_beside_them():
+    """What a run writes goes under output/."""
+    known = {"figures", "sources", ".ipynb_checkpoints", ".jupyter_cache"}
+    found = {path.name for path in chapters.NOTEBOOKS.iterdir()}
+    assert found - known - {path.name for path in PATHS} == set()
+
+
 def test_the_set_up_cell_is_the_same_everywhere_and_holds_the_address():
     assert lint.set_up_faults(PATHS) == []
     assert f'"{address.current()}"' in code_cells(chapters.read(PATHS[0]))[0].source

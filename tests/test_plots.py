@@ -8,7 +8,9 @@ import sys
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
+from scipy.spatial.distance import pdist
 
 from utils import course, plots
 
@@ -215,7 +217,9 @@ def test_nothing_is_dropped_in_silence(shown, monkeypatch):
 
 DARK = """
 import matplotlib.pyplot as plt, numpy as np, io
+from matplotlib.colors import to_rgb
 from PIL import Image
+from scipy.spatial.distance import pdist
 from utils import plots
 seen = []
 import IPython.display
@@ -249,3 +253,42 @@ def test_a_readers_dark_theme_does_not_hide_axes_and_labels(tmp_path):
     for line in ended.stdout.splitlines():
         corner, dark = map(int, line.split())
         assert corner == 255 and 300 < dark < 20_000, "dark axes and labels on white"
+
+
+# What people without red cones and without green cones see of linear RGB (Machado,
+# Oliveira and Fernandes, 2009, severity 1).
+PROTAN = [
+    [0.152286, 1.052583, -0.204868],
+    [0.114503, 0.786281, 0.099216],
+    [-0.003882, -0.048116, 1.051998],
+]
+DEUTAN = [
+    [0.367322, 0.860646, -0.227968],
+    [0.280085, 0.672501, 0.047413],
+    [-0.011820, 0.042940, 0.968881],
+]
+
+
+def least_distance(colours, sight):
+    """The smallest distance of two colours in CIELAB (D65)."""
+    rgb = np.array([to_rgb(colour) for colour in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(sight), 0, 1)
+    to_xyz = [
+        [0.4125, 0.3576, 0.1804],
+        [0.2127, 0.7152, 0.0722],
+        [0.0193, 0.1192, 0.9503],
+    ]
+    xyz = seen @ np.transpose(to_xyz) / [0.9505, 1, 1.0888]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    x, y, z = f.T
+    lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+    return pdist(lab).min()
+
+
+def test_colours_of_classes_can_be_told_apart_by_everybody():
+    for sight in (np.eye(3), PROTAN, DEUTAN):
+        assert least_distance(plots.CLASS_COLOURS, sight) > 25
+        assert least_distance(plots.COLOURS, sight) < 20  # what they replace
+    assert len(plots.CLASS_COLOURS) == 10
+    assert plots.CLASS_COLOURS[:2] == plots.COLOURS[:2]

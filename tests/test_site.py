@@ -9,12 +9,9 @@ import pytest
 from tools import chapters, site
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The whole site, made once."""
-    folder = tmp_path_factory.mktemp("site") / "site"
-    site.build(folder)
-    return folder
+@pytest.fixture
+def built(whole_site):
+    return whole_site
 
 
 class Page(HTMLParser):

@@ -428,6 +428,39 @@ def test_large_pictures_are_stored_with_a_palette():
     assert refresh.smaller_png(small) == small
 
 
+def test_a_chart_keeps_its_rare_colours_and_a_grey_picture_its_greys():
+    import base64
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from utils import plots
+
+    def stored(pixels):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.astype("uint8")).save(buffer, "PNG")
+        encoded = refresh.smaller_png(base64.b64encode(buffer.getvalue()).decode())
+        picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
+        return np.asarray(picture.convert("RGB"), int), len(encoded), buffer.tell()
+
+    rng = np.random.default_rng(0)
+    chart = np.full((300, 300, 3), 255)
+    chart[100:200] = rng.integers(0, 255, (100, 300, 1)) * [1, 0.6, 0.3]  # many browns
+    for index, colour in enumerate(plots.CLASS_COLOURS):
+        chart[10 * index : 10 * index + 4, :4] = [
+            int(colour[k : k + 2], 16) for k in (1, 3, 5)
+        ]
+    back, _, _ = stored(chart)
+    for index in range(10):
+        pair = back[10 * index, 0], chart[10 * index, 0]
+        assert np.abs(np.subtract(*pair)).max() < 24, plots.CLASS_COLOURS[index]
+
+    grey = np.repeat(rng.integers(0, 255, (200, 200, 1)), 3, axis=2)
+    back, size, before = stored(grey)
+    assert np.abs(back - grey).max() <= 5 and size < before
+
+
 def test_refresh_leaves_a_chapter_that_fails_or_warns_as_it_was(course_of, capsys):
     folder = course_of(
         **{

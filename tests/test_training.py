@@ -698,3 +698,21 @@ def test_compiled_uses_the_weights_of_the_moment():
     model.mean.assign([5.0, 5.0])
     assert np.allclose(log_prob(points), model.log_prob(points), atol=1e-4)
     assert not np.allclose(log_prob(points), before, atol=1.0)
+
+
+def test_a_curve_is_read_from_tensorboards_files(tmp_path):
+    pytest.importorskip("tensorboard")
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    network.compile("sgd", "mse")
+    x = np.linspace(0, 1, 20, dtype="float32")[:, None]
+    data = {"validation_data": (x[:5], 2 * x[:5]), "epochs": 3, "verbose": 0}
+    watch = [keras.callbacks.TensorBoard(str(tmp_path))]
+    history = network.fit(x, 2 * x, callbacks=watch, **data).history
+    train = training.read_tensorboard(tmp_path / "train", "epoch_loss")
+    held = training.read_tensorboard(tmp_path / "validation", "epoch_loss")
+    assert np.allclose(train, history["loss"]) and np.allclose(
+        held, history["val_loss"]
+    )
+    assert not np.allclose(train, held)
+    with pytest.raises(course.CourseError, match="no curve 'loss', but .*epoch_loss"):
+        training.read_tensorboard(tmp_path / "train", "loss")

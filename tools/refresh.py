@@ -16,7 +16,7 @@ import re
 import sys
 
 import nbformat
-from PIL import Image
+from PIL import Image, ImageChops
 
 from tools import chapters, pictures
 from tools.run import Screen
@@ -28,7 +28,7 @@ KERNEL = {
     "language": "python",
     "name": "python3",
 }
-LARGE_PICTURE = 40_000  # bytes
+LARGE_PICTURE = 20_000  # bytes
 CPP_LOG = re.compile(
     r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d|[IWE]0000 )"
 )
@@ -102,8 +102,10 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
 
 
 def smaller_png(encoded: str) -> str:
-    """A PNG in base64 as it is, or with a palette of 256 colours if it is large: then
-    it takes a third of the room.
+    """A PNG in base64 as it is, or with fewer colours if it is large: 32 greys where it
+    is grey all over, else a palette of 256 colours, which takes a third of the room. In
+    a chart, rare colours count as much as frequent ones; in photographs, dots of two
+    colours stand for those between.
     """
     raw = base64.b64decode(encoded)
     if len(raw) <= LARGE_PICTURE:
@@ -111,10 +113,27 @@ def smaller_png(encoded: str) -> str:
     with Image.open(io.BytesIO(raw)) as picture:
         if picture.mode == "P" or picture.n_frames > 1:  # has a palette, or moves
             return encoded
-        buffer = io.BytesIO()
-        picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(
-            buffer, "PNG", optimize=True
-        )
+        rgb = picture.convert("RGB")
+    if _is_grey(rgb):
+        step = 255 / 31
+        greys = rgb.convert("L").point(lambda level: round(round(level / step) * step))
+        return _encoded(greys.quantize(32, dither=Image.Dither.NONE))
+    most = max(count for count, _ in rgb.getcolors(rgb.width * rgb.height))
+    if most > 0.3 * rgb.width * rgb.height:  # the ground of a chart
+        rare = Image.Quantize.MAXCOVERAGE
+        return _encoded(rgb.quantize(256, method=rare, dither=Image.Dither.NONE))
+    return _encoded(rgb.quantize(256, dither=Image.Dither.FLOYDSTEINBERG))
+
+
+def _is_grey(rgb: Image.Image) -> bool:
+    bands = rgb.split()
+    differences = [ImageChops.difference(bands[0], band) for band in bands[1:]]
+    return all(image.getextrema()[1] <= 6 for image in differences)
+
+
+def _encoded(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

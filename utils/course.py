@@ -35,6 +35,46 @@ class CourseError(RuntimeError):
         return [f"{type(self).__name__}: {self}"]
 
 
+@contextlib.contextmanager
+def expect(*kinds: type[BaseException], show: str = ""):
+    """A block that is to raise: prints the exception's type and the first line of its
+    message, and goes on.
+
+    `with expect(TypeError): …` takes that type and those derived from it, whatever the
+    message says, which changes between versions. With `show`, the first further line
+    that holds these words is printed, too. Raises CourseError where the block raises
+    nothing, or something else.
+    """
+    wanted = " or ".join(kind.__name__ for kind in kinds)
+    try:
+        yield
+    except kinds as error:
+        print(f"{type(error).__name__}: {_first_line(error)}")
+        further = [line.strip() for line in str(error).splitlines()[1:]]
+        for line in [line for line in further if show and show in line][:1]:
+            print(f"  … {_cut(line)}")
+    except Exception as error:
+        raise CourseError(
+            f"{wanted} was expected, and {type(error).__name__} came: "
+            f"{_first_line(error)} Another version of a package may behave otherwise."
+        ) from error
+    else:
+        raise CourseError(
+            f"{wanted} was expected, and nothing was raised: another version of a "
+            "package may have mended it."
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return _cut(lines[0]) if lines else ""
+
+
+def _cut(line: str, width: int = 110) -> str:
+    line = re.sub(r"\x1b\[\d*m", "", line)  # of bold print
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
 # ------------------------------------------------------------------ profile and seed
 
 

@@ -27,6 +27,14 @@ plt.rcdefaults()
 # Ten colours chosen by a survey to be told apart with normal and with colour-deficient
 # sight (Petroff, 2021).
 COLOURS = tuple(plt.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"])
+# Ten colours of classes. The first two are those of COLOURS; the others were searched
+# for by the least distance of any two in CIELAB, as everybody sees them and as people
+# without red or green cones do (simulated after Machado et al., 2009): 39, 27 and 25,
+# where petroff10, with two greys, has 19, 18 and 17.
+CLASS_COLOURS = (
+    "#3f90da", "#ffa90e", "#1bd772", "#4b895d", "#7e2003", "#947a0e", "#3349e8",
+    "#424242", "#ce85ac", "#5c2a7f",
+)  # fmt: skip
 WIDTH = 9.0  # inches: the width of every figure
 DPI = 90
 FIGURES = ROOT / "notebooks" / "figures"
@@ -143,7 +151,7 @@ def embedding(
     dots = {"s": 5, "alpha": 0.6, "linewidths": 0}
     words = {"ha": "center", "va": "center", "fontsize": 9, "weight": "bold"}
     words["path_effects"] = [withStroke(linewidth=3, foreground="white")]
-    classes = list(zip(class_names, cycle(COLOURS)))
+    classes = list(zip(class_names, cycle(CLASS_COLOURS)))
     for index, (name, colour) in enumerate(classes):
         axis.scatter(*points[labels == index].T, color=colour, label=name, **dots)
     for index, (name, colour) in enumerate(classes if name_classes else []):
@@ -219,7 +227,7 @@ def draw_points(
         axis.scatter(*points.T, color="0.35", **style)
     for index in range(0 if labels is None else int(max(labels)) + 1):
         style["label"] = classes[index] if classes else None
-        axis.scatter(*points[labels == index].T, color=COLOURS[index], **style)
+        axis.scatter(*points[labels == index].T, color=CLASS_COLOURS[index], **style)
     axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     axis.tick_params(labelsize=8)
 

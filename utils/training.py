@@ -62,7 +62,7 @@ class Progress(keras.callbacks.Callback):
     out.
     """
 
-    def __init__(self, label: str = "training", unit=None):  # chapter 1 gives a unit
+    def __init__(self, label: str = "training"):
         super().__init__()
         self.label, self.seconds = label, []
 
@@ -152,6 +152,26 @@ class SampleImages(keras.callbacks.Callback):
         picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
         with course.replacing(self.folder / f"epoch-{epoch + 1:03d}.png") as part:
             picture.save(part)
+
+
+def read_tensorboard(folder: Path, name: str) -> list[float]:
+    """One curve, such as "epoch_loss", of TensorBoard's files in a folder.
+
+    Raises CourseError where there is no such curve.
+    """
+    from tensorboard.backend.event_processing import event_accumulator
+    from tensorboard.util import tensor_util
+
+    every = {event_accumulator.TENSORS: 0}  # 0: all of them
+    events = event_accumulator.EventAccumulator(str(folder), every).Reload()
+    curves = events.Tags()["tensors"]
+    if name not in curves:
+        raise CourseError(
+            f"{folder} has no curve {name!r}, but {', '.join(curves) or 'none at all'}."
+        )
+    return [
+        float(tensor_util.make_ndarray(e.tensor_proto)) for e in events.Tensors(name)
+    ]
 
 
 def checkpoint(folder: Path, resume: bool) -> keras.callbacks.Callback:

@@ -137,11 +137,10 @@ def test_the_leaderboard_sorts_by_numbers(browser, address):
 def test_dark_mode_keeps_pictures_readable(browser, address):
     """Pictures have dark letters: in dark mode they keep a light ground."""
     browser.get(f"{address}/notebooks/04_realnvp.html")
+    wait_for(browser, "document.readyState === 'complete'")
     browser.execute_script("document.documentElement.dataset.theme = 'dark'")
-    page = browser.execute_script(
-        "return getComputedStyle(document.body).backgroundColor"
-    )
-    assert sum(map(int, page[4:-1].split(","))) < 200, page
+    ground = "getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g)"
+    wait_for(browser, f"{ground}.map(Number).reduce((a, b) => a + b) < 200")
     picture = browser.find_element("css selector", ".cell_output img")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", picture)
     shot = Image.open(io.BytesIO(picture.screenshot_as_png)).convert("L")

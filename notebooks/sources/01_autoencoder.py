@@ -14,7 +14,7 @@
 # - to build, train, watch, save and load an encoder and a decoder in plain Keras;
 # - to read a cross-entropy of 0.25: the best possible value, and what a model scores that ignores its input;
 # - what the network buys over principal components, and why its images are blurred;
-# - three faults of its latent space as a source of new images, counted, and what a density fitted to the codes mends.
+# - three faults of its latent space as a source of new images, counted, and what a density fitted to the codes puts right.
 #
 # **In the book**: *Generative Deep Learning*, 2nd edition, by D. Foster, section 3.1, Autoencoders (오토인코더), of chapter 3, Variational Autoencoders (변이형 오토인코더).
 #
@@ -185,6 +185,10 @@ assert halve(image)[0, 0] == np.sum(image[:3, :3] * kernel) == 15
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 plots.drawing("transposed_convolution")
+
+# %% [markdown]
+# Each colour is one number of the input, with its patch; the 5 in the middle of the sum is the one place where all four patches meet.
+# In Keras, and by hand:
 
 
 # %%
@@ -480,7 +484,7 @@ plots.image_rows(
 # %% [markdown]
 # Untrained, every pixel is about one half.
 # After one epoch the places decode to clothes, and the later epochs change them little.
-# Some places, such as the last, decode to what is no garment, and training does not mend that: section 1.11 is about them.
+# Some places, such as the last, decode to what is no garment, and training does not change that: section 1.11 is about them.
 #
 # The losses, as `TensorBoard` wrote them into its file; they must be those that `fit` returned.
 # (`tensorboard --logdir output` shows it in a browser.)
@@ -695,7 +699,7 @@ print({name: f"{value:.1%}" for name, value in right.items()})
 # %% [markdown]
 # The network's codes rebuild better and tell classes apart better.
 # The gain is moderate: with two numbers its error is that of seven components, with six that of twenty-seven.
-# Each figure here is of one training; three others, from `make bench`, agree (the table at the end of the chapter).
+# Each figure here is of one training; the errors and classes of three others, from `make bench`, are close to these (the table at the end of the chapter).
 
 # %% [markdown]
 # ## 1.10 Why are the images blurred?
@@ -747,7 +751,7 @@ plots.image_rows(
 
 # %% [markdown]
 # The first two rows look much the same, though they are made in different ways: the first is a network's output, the second an average of training images.
-# (Not quite the same: the decoder is one smooth function, and where codes are rare, as those of bags, its image is more blurred than the mean.)
+# (Not quite the same: the bag is more blurred than the mean of its neighbours.)
 # Below are four of the images that went into each average.
 # They are sharp, and they differ, now and then even in kind, as trousers among T-shirts: that is where the blur comes from.
 #
@@ -902,16 +906,18 @@ plots.show(
     "is most like, and what is like none is crossed out",
 )
 
+# %% [markdown]
+# Each number on the left is a point, and its image is the tile of that number.
+# A frame has the colour of the class that the image is most like; what is like none is black, boxed on the left and crossed out on the right.
+# The limit is a lenient judge: tiles 4 and 23 are no better than some that are crossed out, and contrast plays no part.
+# So it counts too few rather than too many.
+
 # %%
 seen = pd.Series([data.class_names[k] for k in kind[:SHOWN][~far[:SHOWN]]])
 print(f"of the {SHOWN} shown, {far[:SHOWN].sum()} are like none; the others look like")
 print(seen.value_counts().to_string(header=False))
 
 # %% [markdown]
-# Each number on the left is a point, and its image is the tile of that number.
-# A frame has the colour of the class that the image is most like; what is like none is black, boxed on the left and crossed out on the right.
-# The limit is a lenient judge: tiles 4 and 23 are no better than some that are crossed out, and contrast plays no part.
-# So it counts too few rather than too many.
 # Three faults come together here.
 #
 # **Fault 1: the classes have unequal room.**
@@ -937,6 +943,11 @@ plots.show(
     "reconstructions of test images",
 )
 
+# %% [markdown]
+# Grey bars are the classes of reconstructions, by the same rule; they are not even, as a blurred sandal is most like a sneaker or a boot, and a blurred pullover like a coat.
+# Where a coloured bar is taller than the grey one beside it, the class has more room than its due, as bags have by far; boots have a third of theirs.
+# (Sandals seem to have more, but only since blurred ones count as sneakers or boots in grey.)
+
 
 # %% tags=["definitions"]
 def judge(images, real, names, limit, usual):
@@ -957,9 +968,6 @@ print(f"would have to change class: {faults['wrong class']:.1%}")
 assert faults["like none"] == far.mean()
 
 # %% [markdown]
-# Grey bars are the classes of reconstructions, by the same rule; they are not even, as a blurred sandal is most like a sneaker or a boot, and a blurred pullover like a coat.
-# Where a coloured bar is taller than the grey one beside it, the class has more room than its due, as bags have by far; boots have a third of theirs.
-# (Sandals seem to have more, but only since blurred ones count as sneakers or boots in grey.)
 # The figure is half the sum of the differences between the bars; what is like none counts, too, as the class it is least unlike.
 #
 # **Fault 2: nobody said where codes should lie.**
@@ -1096,7 +1104,7 @@ plots.image_rows(
 # %% [markdown]
 # The last row of each half is the reference: about 5 % like none, since the limit was set so, and some 4 % to change class, by chance alone.
 # Differences of one or two per cent mean nothing.
-# (The limit of six numbers is the laxer, as a sharper image has details that no other image has: compare within a half.
+# (The limit of six numbers is the laxer: compare within a half.
 # And these thousand even points are others than those above, hence 0.161 for 0.163.)
 #
 # - Standard normal points decode to faint scraps, mostly, as most of them lie off the codes.
@@ -1104,7 +1112,7 @@ plots.image_rows(
 # - One Gaussian gives better classes than the box, but in the plane more samples that are like none, in this and in the three other trainings: its middle falls between the islands.
 # - The mixture is as good as codes of real images, within what chance does.
 #
-# So the second fault can be mended afterwards, and with it most of the first and the third.
+# So the second fault can be put right afterwards, and with it most of the first and the third.
 # Is there a reason to go on?
 # There are three.
 # The density is a second model, fitted to whatever the first one left; nothing made the first leave what is easy to fit.
@@ -1193,7 +1201,7 @@ display(results.record("01_autoencoder", data=data.name, seconds=seconds, rows=r
 # - For a code of the same size the network's error is below that of principal components, which can only fade between fixed images.
 # - Images that share a code are answered by their mean; so both cross-entropy and squared error blur.
 # - As a source of new images the plane has three faults: classes have unequal room, nobody said where codes lie, and there are gaps.
-#   A density that is fitted to the codes afterwards mends most of that.
+#   A density that is fitted to the codes afterwards puts most of that right.
 #
 # ## Exercises
 #

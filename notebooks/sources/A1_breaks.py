@@ -457,7 +457,7 @@ print(log_det(matrix).numpy(), np.linalg.slogdet(matrix)[1])
 
 # %% [markdown]
 # **Why:** XLA, the compiler, has no such operation on a CPU, but it has the QR decomposition, whose diagonal gives the same number.
-# Without an error, `jit_compile=True` makes *convolutions* slower on a CPU (an epoch of chapter 1's network took 34 s in place of 20, on two cores); small dense networks gain ([A2](A2_faster.ipynb)).
+# Without an error, `jit_compile=True` makes *convolutions* slower on a CPU (chapter 1's network by a third to two thirds, on two machines of two cores); small dense networks gain ([A2](A2_faster.ipynb)).
 #
 # ### tensorboard is not installed
 #

@@ -414,6 +414,74 @@ def autoencoders(folder: Path) -> str:
     return "\n\n".join([table(head, rows), where(found)])
 
 
+LIKENESS = {
+    "normal": "standard normal",
+    "box": "box",
+    "gaussian": "Gaussian",
+    "mixture": "mixture",
+}
+
+
+def variational(folder: Path) -> str:
+    """Chapter 2's large VAEs: losses, and what is drawn from their latent spaces."""
+    found = of_modules_rows(folder, "variational", "VAE, ")
+    forms = {"loss": "{:.2f}", "reconstruction_loss": "{:.2f}", "kl_loss": "{:.2f}"}
+    forms |= {"cross_entropy": "{:.4f}", "distance_from_normal": "{:.3f}"}
+    forms |= {"limit": "{:.3f}"}
+    head = ["model", "loss", "reconstruction", "KL", "cross-entropy of μ"]
+    head += ["draws from normal", "limit"]
+    for way, words in LIKENESS.items():
+        forms |= {f"none_{way}": "{:.1%}", f"strict_{way}": "{:.1%}"}
+        forms |= {f"class_{way}": "{:.1%}"}
+        head += [f"{words}: like none", "by chapter 1's limit", "wrong class"]
+    rows = [
+        [row.name, *(spread(figures, k, f.format) for k, f in forms.items())]
+        for row, figures in found
+    ]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
+def betas(folder: Path) -> str:
+    """Chapter 2's small VAEs, by the weight of the KL term."""
+    found = of_modules_rows(folder, "variational", "small VAE")
+    forms = {"reconstruction": "{:.1f}", "kl": "{:.2f}"}
+    forms |= {"distance_from_normal": "{:.3f}", "epochs": "{:.0f}"}
+    rows = []
+    for row, figures in found:
+        cells = [spread(figures, k, f.format) for k, f in forms.items()]
+        dims = [
+            ", ".join(f"{v:.1f}" for v in run["kl_by_dimension"]) for run in figures
+        ]
+        rows.append([row.name, *cells, dims[0] if dims else ""])
+    head = ["model", "reconstruction (nats)", "KL (nats)", "draws from normal"]
+    head += ["epochs", "KL by coordinate, first seed (nats)"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
+def levels(folder: Path) -> str:
+    """Appendix A3's VAEs."""
+    found = of_modules_rows(folder, "likelihood", "")
+    forms = {"elbo_nats": "{:.1f}", "bound_nats": "{:.1f}", "kl": "{:.2f}"}
+    forms |= {"bits_per_dim": "{:.3f}"}
+    rows = [
+        [row.name, *(spread(figures, k, f.format) for k, f in forms.items())]
+        for row, figures in found
+    ]
+    head = ["model", "minus ELBO (nats)", "minus the bound of 64 draws (nats)"]
+    return "\n\n".join(
+        [table([*head, "KL (nats)", "bits per dimension"], rows), where(found)]
+    )
+
+
+def of_modules_rows(folder: Path, module: str, begins: str) -> list:
+    """The measured rows of a module of PART=images whose names begin so."""
+    return [
+        (row, figures)
+        for row, figures in measured("images", folder)
+        if of_module(row, module) and row.name.startswith(begins)
+    ]
+
+
 def images(folder: Path) -> str:
     found = [p for p in measured("images", folder) if of_module(p[0], "images")]
     rows = []
@@ -437,6 +505,9 @@ TABLES = {
     "loops": loops,
     "digits": digits,
     "autoencoders": autoencoders,
+    "variational": variational,
+    "betas": betas,
+    "levels": levels,
     "images": images,
 }
 

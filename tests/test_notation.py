@@ -7,7 +7,7 @@ import re
 from tools import chapters
 
 ROW = re.compile(
-    r"^\| \$(?P<symbol>.+?)\$ \| .+ \| (?P<names>`.+`) \| (?P<chapters>[\d, ]+) \|$"
+    r"^\| \$(?P<symbol>.+?)\$ \| .+ \| (?P<names>`.+`) \| (?P<chapters>[A\d, ]+) \|$"
 )
 
 
@@ -25,7 +25,7 @@ def test_symbols_stand_in_the_formulas_and_names_in_the_code():
     missing = []
     for row in rows():
         for number in row["chapters"].split(", "):
-            notebook = chapters.read(chapters.find([f"{int(number):02d}"])[0])
+            notebook = chapters.read(chapters.find([number.zfill(2)])[0])
             prose = "\n".join(
                 cell.source for cell in notebook.cells if cell.cell_type == "markdown"
             )

@@ -793,7 +793,7 @@ print(f"both are seen in {seen(dressed)[:, both].all(axis=1).mean():.0%} of {nei
 
 # %% [markdown]
 # **2.** How many of the 200 dimensions does each model use? Count those whose mean varies over the test faces (variance
-# above 0.01), as in chapter 2.
+# above 0.01; Burda et al., 2016).
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 2: nearly all vary a little in both; the KL above tells how much they carry.

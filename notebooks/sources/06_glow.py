@@ -131,12 +131,12 @@ bits, error = checks.bits_per_dim(lambda y: ops.zeros(len(y)), noisy, levels=256
 print(f"uniform density: {bits:.1f} bits per dimension")
 
 # %% [markdown]
-# Two numbers to compare with, both from the training images alone: one histogram of grey levels for all pixels, and a histogram for each pixel by itself. The second knows where clothes usually are. Both are counted as in section 2.10 of [chapter 2](02_vae.ipynb), whose function we take.
+# Two numbers to compare with, both from the training images alone: one histogram of grey levels for all pixels, and a histogram for each pixel by itself. The second knows where clothes usually are. Both are counted as in [appendix A3](A3_likelihood.ipynb), whose function we take.
 
 # %%
 from utils.chapters import definitions
 
-histogram_bits = definitions("02_vae", "histogram_bits")
+histogram_bits = definitions("A3_likelihood", "histogram_bits")
 pooled_bits = histogram_bits(x_train, x_test, same_for_all=True)
 pixel_bits = histogram_bits(x_train, x_test, same_for_all=False)
 print(f"one histogram: {pooled_bits:.2f}, one for each pixel: {pixel_bits:.2f} bits per dimension")
@@ -965,7 +965,7 @@ if course.profile() == "full":
 # %% [markdown]
 # ### What the noise costs
 #
-# The figure is a bound. With $K$ draws of the noise for each image the mean *inside* the logarithm gives a tighter one, as in section 2.10 of [chapter 2](02_vae.ipynb): $\log \frac1K \sum_k p(x + u_k)$.
+# The figure is a bound. With $K$ draws of the noise for each image the mean *inside* the logarithm gives a tighter one, as in [appendix A3](A3_likelihood.ipynb): $\log \frac1K \sum_k p(x + u_k)$.
 
 # %%
 from scipy.special import logsumexp
@@ -1184,14 +1184,15 @@ print(f"area under the curve of Glow's bits minus PNG's bits: {corrected:.3f}")
 # %% [markdown]
 # ## 6.11 All models in one table
 #
-# The VAE of chapter 2 has a likelihood over the same 784 pixels, as a bound. With a decoder that gives each pixel a distribution over 256 levels, and with the importance-weighted bound of 20 draws, it can stand in the same table. It is trained anew here, for two passes over the images, and judged on a thousand of the test images.
+# The VAE of [appendix A3](A3_likelihood.ipynb) has a likelihood over the same 784 pixels, as a bound. With a decoder that gives each pixel a distribution over 256 levels, and with the importance-weighted bound of 20 draws, it can stand in the same table. It is trained anew here, for two passes over the images, and judged on a thousand of the test images.
 
 # %%
 import math
 
-LogisticVAE, build_variational_encoder, build_logistic_decoder, log_weights = definitions(
-    "02_vae", "LogisticVAE", "build_variational_encoder", "build_logistic_decoder", "log_weights"
+LogisticVAE, build_variational_encoder, build_logistic_decoder = definitions(
+    "A3_likelihood", "LogisticVAE", "build_variational_encoder", "build_logistic_decoder"
 )
+log_weights = definitions("02_vae", "log_weights")
 VAE_IMAGES = course.choose(full=120_000, quick=1_280)  # two passes
 
 
@@ -1209,7 +1210,7 @@ else:
     vae_epochs = max(1, VAE_IMAGES // len(x_vae))
     rate = training.warmup_cosine(1e-3, vae_epochs * math.ceil(len(x_vae) / 100))
     vae.compile(keras.optimizers.Adam(rate), jit_compile=training.jit_compile("convolutions"))
-    watch = [training.Progress("VAE of chapter 2"), training.StopOnBadLoss()]
+    watch = [training.Progress("VAE of A3"), training.StopOnBadLoss()]
     vae.fit(x_vae, batch_size=100, epochs=vae_epochs, verbose=0, callbacks=watch)
     training.save(vae, folder / "vae")
 
@@ -1227,7 +1228,7 @@ likelihoods = [
     {"model": "one histogram", "bits_per_dim": pooled_bits},
     {"model": "independent pixels", "bits_per_dim": pixel_bits},
     {
-        "model": "VAE of chapter 2, 16 latent numbers, trained anew",
+        "model": "VAE of A3, 16 latent numbers, trained anew",
         "bits_per_dim": vae_bits.mean(),
         "bits_per_dim_se": vae_bits.std() / np.sqrt(len(vae_bits)),
         "parameters": vae.count_params(),

@@ -607,7 +607,7 @@ print(f"the KL counts {total / (500 * mean):.3f} times: 1024 / 500")
 
 # %% [markdown]
 # A mean over 1,024 pixels times 500 is the sum over pixels divided by 2.05, so the KL term has 2.05 times the weight that the bound gives it: the book's VAE is a β-VAE with β = 2.05.
-# [Section 2.5](02_vae.ipynb) tells what follows.
+# [Section 2.10](02_vae.ipynb) tells what follows.
 # Whoever changes the size of the images changes β, if the 500 stays.
 #
 # ### another network than its own

@@ -424,7 +424,11 @@ LIKENESS = {
 
 def variational(folder: Path) -> str:
     """Chapter 2's large VAEs: losses, and what is drawn from their latent spaces."""
-    found = of_modules_rows(folder, "variational", "VAE, ")
+    found = [
+        (row, figures)
+        for row, figures in of_modules_rows(folder, "variational", "")
+        if not row.name.startswith("small")
+    ]
     forms = {"loss": "{:.2f}", "reconstruction_loss": "{:.2f}", "kl_loss": "{:.2f}"}
     forms |= {"cross_entropy": "{:.4f}", "distance_from_normal": "{:.3f}"}
     forms |= {"limit": "{:.3f}"}

@@ -53,7 +53,6 @@ DRAWS = 64
 seed = course.seed(42)
 
 # %%
-import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -100,8 +99,8 @@ right.set(xlabel="the decoder's answer x̂", ylabel="integral over x", ylim=(0, 
 right.legend(frameon=False)
 plots.show(
     figure,
-    alt="Left: the expression as a function of the pixel for three answers, never "
-    "above 1. Right: its integral, at most one half and near 0 for answers close to 0 and 1",
+    alt="Left: the expression by the level of the pixel for three answers, never "
+    "above 1. Right: its integral, at most one half, and less near 0 and 1",
 )
 
 # %% [markdown]

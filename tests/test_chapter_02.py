@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 from scipy.stats import norm
 
+from utils import course
 from utils.chapters import definitions
 
 rng = np.random.default_rng(0)
@@ -65,6 +66,31 @@ def test_every_image_and_every_call_has_its_own_draw():
     zeros = np.zeros((4, 2), "float32")
     first, second = (ops.convert_to_numpy(layer(zeros, zeros)) for _ in range(2))
     assert len(np.unique(np.stack([first, second]))) == 16
+
+
+def test_the_gradient_passes_the_draw():
+    tf = pytest.importorskip("tensorflow")
+    mean, log_var = tf.Variable([[1.0, 2.0]]), tf.Variable([[-1.0, 0.4]])
+    with tf.GradientTape(persistent=True) as tape:
+        z = take("Sampling")(seed=1)(mean, log_var)
+    assert np.allclose(tape.gradient(z, mean), 1)
+    assert np.allclose(tape.gradient(z, log_var), (z - mean) / 2)
+
+
+def test_the_two_heads_are_two_layers():
+    encoder = take("build_variational_encoder")(2)
+    before = ops.convert_to_numpy(encoder(images[:3])[1])
+    head = encoder.get_layer("z_mean")
+    head.set_weights([0 * weights for weights in head.get_weights()])
+    assert np.abs(before).max() > 0
+    assert np.array_equal(encoder(images[:3])[1], before)
+    z_mean, z_log_var = small_vae().encoder(silhouettes[:3])
+    assert not np.allclose(z_mean, z_log_var)
+
+
+def test_a_batch_that_devices_share_is_divided_among_them(monkeypatch):
+    monkeypatch.setattr(course, "replicas", lambda: 2)
+    assert float(small_vae().batch_mean(np.float32([1, 3]))) == 1
 
 
 def test_losses_add_up_and_are_means_over_all_images():
@@ -129,6 +155,7 @@ def test_saved_and_loaded_it_gives_the_same(tmp_path):
     model.save(tmp_path / "vae.keras")
     loaded = keras.saving.load_model(tmp_path / "vae.keras")
     assert type(loaded) is type(model) and loaded.reconstruction_weight == 300.0
+    assert loaded.settings == model.settings
     for a, b in zip(model.encoder(images[:4]), loaded.encoder(images[:4]), strict=True):
         assert np.allclose(a, b, atol=1e-6)
     z = rng.normal(size=(4, 2)).astype("float32")
@@ -150,6 +177,7 @@ def test_the_grid_is_even_and_its_cells_fill_the_square():
     assert points.shape == (64, 2)
     assert np.allclose(np.unique(points), np.arange(-1.75, 2, 0.5))
     assert len(np.unique(points, axis=0)) == 64
+    assert np.allclose(points[1] - points[0], [0.5, 0])  # rows are rows of a picture
 
 
 def test_the_joint_density_is_likelihood_times_prior():
@@ -164,6 +192,16 @@ def test_the_joint_density_is_likelihood_times_prior():
             assert joint[i, j] == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_joint_density_of_a_decoder_that_is_sure_is_not_cut_off():
+    model = small_vae()
+    last = model.decoder.layers[-2]
+    last.set_weights([0 * last.get_weights()[0], np.full(196, -10.0)])
+    joint = take("log_joint")(model.decoder, silhouettes[:2], np.zeros((1, 2), "f4"))
+    ones = silhouettes[:2].sum(axis=(1, 2, 3))
+    nats = ones * np.logaddexp(0, 10) + (196 - ones) * np.logaddexp(0, -10)
+    assert np.allclose(joint[0], -nats - np.log(2 * np.pi), rtol=1e-3)
+
+
 def test_log_weights_average_to_minus_the_loss():
     model = small_vae(seed=1)
     model.compile("adam")
@@ -174,7 +212,18 @@ def test_log_weights_average_to_minus_the_loss():
 
 
 def test_each_image_is_weighted_with_its_own_draws():
-    """The draws of an image stand in its own row."""
+    """The draws of an image stand in its own row, and are of its own cloud: with a
+    decoder that says nothing of z, what is left of an image is the KL of its cloud.
+    """
+    model = small_vae(seed=1)
+    heads = [h for h in model.encoder.layers if h.name.startswith("dense")][2:]
+    heads[0].set_weights([20 * heads[0].get_weights()[0], heads[0].get_weights()[1]])
+    last = model.decoder.layers[-2]
+    last.set_weights([0 * last.get_weights()[0], np.zeros(196)])
+    kl = take("kl_to_standard_normal")(*model.encoder(silhouettes[:4]))
+    log_w = take("log_weights")(model, silhouettes[:4], k=4_000, seed=3).mean(axis=1)
+    assert np.ptp(kl) > 5 and np.allclose(log_w, -196 * np.log(2) - kl, atol=1)
+
     model = small_vae()
     last = model.decoder.layers[-2]
     last.set_weights([last.get_weights()[0], np.full(196, 2.0)])

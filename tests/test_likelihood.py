@@ -60,6 +60,42 @@ def test_the_likelihood_counts_the_files_own_pixels():
     assert np.array_equal(model.log_likelihood(images(), frame), found)
 
 
+def test_every_level_is_found_again_in_the_prepared_image():
+    """A narrow bell at each level of 0 to 255: were one level taken for its neighbour,
+    it would cost many nats.
+    """
+    levels = np.resize(np.arange(256), (1, 28, 28)).astype("uint8")
+    middle = np.clip(levels / 255, 1e-4, 1 - 1e-4)
+    outputs = np.full((1, 32, 32, 2), -6.0, "float32")  # width e^-3
+    outputs[0, 2:30, 2:30, 0] = np.log(middle / (1 - middle))[0]
+    x = definitions("01_autoencoder", "prepare")(levels)
+    model = take("build_logistic_vae")(2)
+    assert float(model.log_likelihood(x, outputs)[0]) > -5
+
+
+def test_widths_are_bounded_at_e_to_the_minus_3_and_e_to_the_6():
+    model = take("build_logistic_vae")(2)
+
+    def at(value):
+        outputs = np.zeros((6, 32, 32, 2), "float32")
+        outputs[..., 1] = value
+        return ops.convert_to_numpy(model.log_likelihood(images(), outputs))
+
+    assert np.array_equal(at(-50), at(-6)) and np.array_equal(at(50), at(3))
+    assert not np.allclose(at(-5.9), at(-6), rtol=1e-3)
+    assert not np.allclose(at(2.9), at(3), rtol=1e-4)
+
+
+def test_the_decoder_ends_in_two_free_channels_on_the_features_of_chapter_1():
+    keras.utils.set_random_seed(0)
+    decoder = take("build_logistic_decoder")(3)
+    z = rng.normal(size=(50, 3)).astype("float32") * 5
+    outputs = ops.convert_to_numpy(decoder(z))
+    assert outputs.shape == (50, 32, 32, 2) and outputs.min() < 0
+    assert decoder.get_layer("middle_and_log_width").input.shape[-1] == 32
+    assert take("build_logistic_vae")(2, seed=7).settings["seed"] == 7
+
+
 def test_the_loss_is_minus_the_elbo():
     keras.utils.set_random_seed(0)
     model = take("build_logistic_vae")(3, seed=1)
@@ -83,6 +119,8 @@ def test_histograms_give_the_entropy_of_what_they_counted():
     ).astype("uint8")[:, None]
     bits = take("histogram_bits")(train, train[:400], same_for_all=False)
     assert bits == pytest.approx((1 + 2) / 2, abs=0.02)
+    never = take("histogram_bits")(train, train[:1] + 9, same_for_all=False)
+    assert never == pytest.approx(np.log2(40_000 + 256))  # counts are plus one
     pooled = take("histogram_bits")(train, train[:400], same_for_all=True)
     # levels 0, 1, 64, 128, 255 have 3/8, 1/4 and three times 1/8
     parts = np.array([3 / 8, 1 / 4, 1 / 8, 1 / 8, 1 / 8])

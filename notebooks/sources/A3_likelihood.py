@@ -378,13 +378,13 @@ def silent(model):
 
 
 for dim, model in models.items():
-    draws = -weights_of(silent(model), x_test[:100], 512).mean(axis=1)
+    log_ratio = weights_of(silent(model), x_test[:100], 512)
+    draws, error = -log_ratio.mean(axis=1), log_ratio.std(axis=1) / np.sqrt(512)
     kl = ops.convert_to_numpy(kl_to_standard_normal(*model.encoder(x_test[:100])))
-    error = (draws - kl).std() / np.sqrt(len(kl))
     print(
         f"{dim:2} numbers: KL {kl.mean():.3f} by formula, {draws.mean():.3f} by draws"
     )
-    assert abs(draws.mean() - kl.mean()) < 4 * error + 1e-3
+    assert np.all(np.abs(draws - kl) < 6 * error + 1e-3)  # image by image
 
 z = np.float32([[0.3, -1.2], [2.0, 0.1]])
 mean, log_var = np.float32([0.5, -1.0]), np.float32([-0.4, 1.1])
@@ -455,7 +455,7 @@ print(f"16 numbers save {difference.mean():.0f} ± {error:.0f} nats an image")
 two, sixteen = (bits_per_dimension(-bound(log_w[dim], DRAWS).mean()) for dim in DIMS)
 assert two < pooled < 8 and sixteen < pooled
 if course.profile() == "full" and data.complete:
-    assert sixteen < independent
+    assert 3.7 < sixteen < 4 < two < independent
 
 # %% [markdown]
 # ## A3.6 What such a figure does not say
@@ -634,7 +634,7 @@ assert abs(total - 1) < 1e-4
 
 # %% [markdown]
 # **4. Find the bug.**
-# Somebody's VAE beats all published figures by far with the lines below.
+# Somebody's VAE is a fifth better than ours with the lines below.
 # What do they count that they should not?
 # Which check of A3.3 finds it?
 
@@ -666,6 +666,6 @@ assert abs(claimed - by_hand) > 1
 # - D. Foster. *Generative Deep Learning*, 2nd edition. O'Reilly, 2023. Section 3.2. In Korean: 만들면서 배우는 생성 AI 2판.
 # - Y. Burda, R. Grosse, R. Salakhutdinov. [Importance Weighted Autoencoders](https://arxiv.org/abs/1509.00519). ICLR, 2016. Equation 8: the bound; theorem 1: it grows with $k$.
 # - T. Salimans, A. Karpathy, X. Chen, D. P. Kingma. [PixelCNN++](https://arxiv.org/abs/1701.05517). ICLR, 2017. Equation 2: the discretised logistic distribution.
-# - G. Loaiza-Ganem, J. P. Cunningham. [The continuous Bernoulli: fixing a pervasive error in variational autoencoders](https://arxiv.org/abs/1907.06845). NeurIPS, 2019. The constant that (A3.1) is.
+# - G. Loaiza-Ganem, J. P. Cunningham. [The continuous Bernoulli: fixing a pervasive error in variational autoencoders](https://arxiv.org/abs/1907.06845). NeurIPS, 2019. The constant that is 1 over (A3.1).
 # - L. Theis, A. van den Oord, M. Bethge. [A note on the evaluation of generative models](https://arxiv.org/abs/1511.01844). ICLR, 2016.
 # - E. Nalisnick, A. Matsukawa, Y. W. Teh, D. Gorur, B. Lakshminarayanan. [Do Deep Generative Models Know What They Don't Know?](https://arxiv.org/abs/1810.09136) ICLR, 2019.

@@ -19,7 +19,7 @@
 # **In the book**: *Generative Deep Learning*, 2nd edition, by D. Foster, section 3.2, Variational Autoencoders (변이형 오토인코더).
 #
 # **Needs**: [chapter 1](01_autoencoder.ipynb), and Fashion-MNIST (30 MB, downloaded once).
-# About 7 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; the first network is trained after one minute.
+# About 6 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; the first network is trained after one.
 
 # %%
 import subprocess

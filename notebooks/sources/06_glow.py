@@ -1245,7 +1245,7 @@ likelihoods = [
 results.table(likelihoods)
 
 # %% [markdown]
-# Glow needs fewer bits than the VAE, and the VAE fewer than independent pixels. The two had different budgets: Glow six passes over the images in 13 minutes, the VAE two passes in little more than one. Fewer bits do not mean better pictures: the samples of section 6.9 at temperature 1 are hardly clothes.
+# Glow needs fewer bits than the VAE, and the VAE fewer than independent pixels. The two had different budgets: Glow six passes over the images in 13 to 17 minutes, the VAE two passes in little more than one. Fewer bits do not mean better pictures: the samples of section 6.9 at temperature 1 are hardly clothes.
 
 # %%
 assert glow_bits < pooled_bits or course.profile() == "quick"

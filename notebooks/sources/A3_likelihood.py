@@ -17,7 +17,7 @@
 # **In the book**: beyond it; it begins where section 3.2 (변이형 오토인코더) ends.
 #
 # **Needs**: [chapter 2](02_vae.ipynb), whose VAE, bound and importance weights are used here, and Fashion-MNIST (30 MB, downloaded once).
-# About 5 minutes on two CPU cores (Intel Xeon with AVX-512).
+# About 3 minutes on two CPU cores (Intel Xeon with AVX-512).
 
 # %%
 import subprocess

@@ -19,7 +19,7 @@
 # **In the book**: *Generative Deep Learning*, 2nd edition, by D. Foster, section 3.2, Variational Autoencoders (변이형 오토인코더).
 #
 # **Needs**: [chapter 1](01_autoencoder.ipynb), and Fashion-MNIST (30 MB, downloaded once).
-# About 6 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; the first network is trained after one.
+# About 6 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; the first network is trained after one minute.
 
 # %%
 import subprocess
@@ -156,7 +156,9 @@ plots.image_rows(
 # Average both sides over $z \sim q(z \mid x)$.
 # The left does not depend on $z$, and stays:
 #
-# $$\log p(x) = \underbrace{\mathbb E_{q}\left[\log p(x \mid z)\right] - \mathrm{KL}(q(z \mid x) \,\|\, p(z))}_{\text{ELBO}} + \underbrace{\mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x))}_{\text{gap}}. \tag{2.4}$$
+# $$\log p(x) = \text{ELBO} + \text{gap}, \tag{2.4}$$
+#
+# $$\text{ELBO} = \mathbb E_{q}\left[\log p(x \mid z)\right] - \mathrm{KL}(q(z \mid x) \,\|\, p(z)), \qquad \text{gap} = \mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x)).$$
 #
 # Here $\mathrm{KL}(q \,\|\, p) = \mathbb E_{z \sim q}[\log q(z) - \log p(z)]$ is the Kullback–Leibler divergence: never negative, and 0 only if the two are equal.
 # So the first part, the *evidence lower bound* (ELBO), is never above $\log p(x)$, and nothing in it is out of reach.
@@ -484,7 +486,7 @@ plots.show(
 )
 
 # %% [markdown]
-# Before training the clouds lie on one another, all about as large as the prior (dashed): the encoder knows nothing, and says so.
+# Before training the clouds lie on one another, as large as the prior (dashed) or larger: the encoder knows nothing, and says so.
 # Then clouds shrink and move apart, as the decoder can tell an image from its neighbours only where their clouds do not overlap.
 # At the end they share out the region of the prior among them.
 # (A hundred of 60,000 are drawn, hence the white between them.)
@@ -603,7 +605,7 @@ plots.show(
 
 # %% [markdown]
 # In colour the true posterior (each panel has a scale of its own), in black the encoder's cloud.
-# The T-shirt's posterior is upright and the dress's round, and both are matched well.
+# The T-shirt's posterior is upright and the dress's nearly round, and both are matched fairly well.
 # The sneaker's is tilted: coordinates that are drawn independently cannot follow it.
 # The bag's is a needle, and the cloud is too fat and too far to the right.
 # Two things keep $q$ from the truth: its ellipses can neither tilt nor bend, since σ is one number for each coordinate, and one encoder has to serve all images.
@@ -854,13 +856,14 @@ plots.show(
 )
 
 # %% [markdown]
+# (The top row is real; its right half are other images, to compare with.)
 # Rebuilt images lose, from top to bottom, the prints first, then the pale coat and the sandal; for β = 20 the dress and the trousers are one; and at the end everything is lost: for β = 50 each image is answered by the mean image.
 # What is drawn from the prior is, for β = 0.1 and 0.5, mostly lumps that are no garment; for 1 and 2 garments, more or less; and beyond that blurred, and fewer and fewer kinds.
 #
 # The table tells why.
 # With a small β all eight coordinates carry some three nats each.
 # As β grows, coordinates are given up one by one: their KL is 0, so their clouds are the prior for every image, and they tell the decoder nothing.
-# On the right one sees it happen: in this run four coordinates are at 0 after two epochs, and one of those comes back later.
+# On the right one sees it happen: in this run five coordinates are at 0 after two epochs, and one of those comes back later.
 # When the last one goes, the model has *collapsed*.
 
 # %% [markdown]
@@ -955,7 +958,7 @@ assert (
 #
 # $$500 \cdot \text{mean} + \mathrm{KL} = \frac{500}{1024}\left( \text{sum} + \frac{1024}{500}\, \mathrm{KL} \right), \qquad \beta = \frac{1024}{500} = 2.05. \tag{2.9}$$
 #
-# The 500 is not a matter of taste that cancels somewhere: it *is* a β of 2, and section 2.9 shows in small what such a choice does.
+# The 500 is no harmless factor that cancels somewhere: it *is* a β of 2, a choice, and section 2.9 shows in small what such a choice does.
 # (For grey pixels β = 1 has no better right, as their cross-entropy is no likelihood; but whoever says 500 has chosen.)
 # And it depends on the size of the image: with the same 500 on 64 × 64 pixels β would be 8.
 
@@ -1032,7 +1035,7 @@ pd.DataFrame(table).round(2)
 
 # %% [markdown]
 # On test images the reconstruction loss ends at 126.9, between the floor, 92.7, and the mean image, 188; a cloud costs 5.2 nats.
-# By `make bench`, three trainings of ours end at a loss of 131.8 (131.6–131.9), and one with the book's rate, batches and five epochs at 133.2.
+# By `make bench`, three other trainings like this one end at a loss of 131.8 (131.6–131.9), a little lower than this, and one with the book's rate, batches and five epochs at 133.2.
 # (The book's notebook stores a validation loss of 134.57.
 # That is no figure to compare with: its `test_step` hands on the figures of the *last batch* of 100 images, as [appendix A1](A1_breaks.ipynb) shows.)
 
@@ -1182,7 +1185,8 @@ plots.show(
 # %% [markdown]
 # ## 2.13 Chapter 1's faults again
 #
-# Chapter 1 found three faults in its plane: classes have unequal room, nobody said where codes lie, and there are gaps.
+# Chapter 1 found three faults in its plane: (1) classes have unequal room, (2) nobody said where codes lie, and (3) there are gaps.
+# "To change class" is the figure for the first, "like none" that for the third, and the second is the difference between the ways to draw.
 # And it found that a density fitted to the codes afterwards puts most of that right.
 # Is the VAE better?
 # To be fair, both get the same ways to draw: evenly from the box around the codes, from one Gaussian and from a mixture fitted to the codes, and standard normal; and both are judged by the same limit, that of the autoencoder's reconstructions.
@@ -1241,7 +1245,7 @@ plots.image_rows(
 # %% [markdown]
 # The first row and the fifth are the same points, of the same distribution: scraps from the autoencoder, mostly garments from the VAE.
 # A perfect way to draw, codes of real images, had 0.05 like none and 0.04 to change class in chapter 1.
-# (Its stored training, which is this autoencoder, was a bad case, as was said there.)
+# (Its stored training, which is this autoencoder, was a bad case, as was said there; so what follows quotes the second table.)
 # Three trainings each, with two numbers and with six, by `make bench PART=images` (median and range):
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
@@ -1261,7 +1265,7 @@ pd.DataFrame(table)
 
 # %% [markdown]
 # All columns are judged by nearly the same limits: the autoencoders by those of each seed's own reconstructions, the VAEs by chapter 1's stored ones.
-# By the limits of its own reconstructions, by which a perfect way has 0.05, the VAE's prior has 0.16 to 0.19 like none with two numbers, and 0.22 with six.
+# By the limits of its own reconstructions, by which a perfect way has 0.05, the VAE's prior has 0.16 to 0.19 like none with two numbers, and 0.22 with six ([the benchmark](../docs/benchmark.md) has all figures both ways).
 #
 # Line by line:
 #
@@ -1270,10 +1274,10 @@ pd.DataFrame(table)
 #   In the autoencoder's space half to nearly all standard normal points are like none.
 # - **Fault 3 is smaller with six numbers, and not with two.**
 #   Of points of six numbers drawn from the prior, 0.15 to 0.17 are like none, where a Gaussian fitted to the autoencoder's codes gives 0.38 and its box 0.74.
-#   In the plane, where gaps are few, the prior's points are like none as often as those of the autoencoder's Gaussian, 0.19 and 0.17, and more often than even points from its box, 0.07, which get the classes wrong instead.
+#   In the plane, where gaps are few, the prior's points are like none about as often as those of the autoencoder's Gaussian, 0.19 and 0.17, and more often than even points from its box, 0.07, which get the classes wrong instead.
 # - **Fault 1 is smaller**: fewer would have to change class, 0.12 and 0.09, where the autoencoder's Gaussian has 0.16 and 0.14.
 # - **A mixture fitted to the codes is still the best way**, for both kinds of network, and near to what codes of real images have.
-#   With it the autoencoder is a little ahead with two numbers, and the VAE with six.
+#   In what is like none the autoencoder is then a little ahead with two numbers and the VAE with six; in classes it is the other way round, within the seeds.
 #
 # So as a source of images the VAE is no better than an autoencoder with a mixture, as Ghosh et al. (2020) found for autoencoders that were smoothed in other ways, and its reconstructions with six numbers are a little worse (cross-entropy 0.225 for 0.222).
 # What it has instead: where codes lie is known before a single image is seen, training asked every point of an image's cloud to decode to it, and there is a bound on how likely an image is.

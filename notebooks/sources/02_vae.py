@@ -161,7 +161,7 @@ plots.image_rows(
 # $$\text{ELBO} = \mathbb E_{q}\left[\log p(x \mid z)\right] - \mathrm{KL}(q(z \mid x) \,\|\, p(z)), \qquad \text{gap} = \mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x)).$$
 #
 # Here $\mathrm{KL}(q \,\|\, p) = \mathbb E_{z \sim q}[\log q(z) - \log p(z)]$ is the Kullback–Leibler divergence: never negative, and 0 only if the two are equal.
-# So the first part, the *evidence lower bound* (ELBO), is never above $\log p(x)$, and nothing in it is out of reach.
+# So the ELBO, the *evidence lower bound*, is never above $\log p(x)$, and nothing in it is out of reach.
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 plots.drawing("elbo")

@@ -81,6 +81,12 @@ first_of_each = [list(y_test).index(label) for label in range(10)]
 print(data)
 
 # %% [markdown]
+# What chapter 1 has defined is not written again: `definitions` takes it from there.
+
+# %%
+prepare, cross_entropy = definitions("01_autoencoder", "prepare", "cross_entropy")
+
+# %% [markdown]
 # ## 2.1 A story first
 #
 # How does an image come about?
@@ -594,8 +600,10 @@ for k, axis in enumerate(axes.flat):
     plots.draw_image(axis.inset_axes([0.02, 0.74, 0.24, 0.24]), s_test[chosen[k]])
     axis.tick_params(labelsize=8)
 axes[0, 0].legend(frameon=False, loc="lower right", fontsize=9)
-figure.supxlabel("z₁", fontsize=10)
-figure.supylabel("z₂", fontsize=10)
+for axis in axes[1]:
+    axis.set_xlabel("z₁")
+for axis in axes[:, 0]:
+    axis.set_ylabel("z₂")
 figure.subplots_adjust(wspace=0.2, hspace=0.25)
 plots.show(
     figure,
@@ -872,14 +880,13 @@ plots.show(
 # "Distance from normal" is that of section 1.11, of draws from the clouds.
 
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 def spread_of(values, digits):
     """Median and range of a series of figures, one a seed, as words."""
     low, middle, high = values.min(), values.median(), values.max()
     return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
-cross_entropy = definitions("01_autoencoder", "cross_entropy")
 rows = results.benchmarked("images")
 flat = {beta: pd.DataFrame(rows[f"small VAE, β = {beta:g}"]) for beta in BETAS}
 by_beta = pd.DataFrame(
@@ -992,7 +999,6 @@ def build_vae(latent_dim, reconstruction_weight=500.0, seed=None):
 # We train as in chapter 1, so that the two can be compared: four epochs, batches of 128, a rate that falls from 0.003 to 0 along a cosine.
 
 # %% tags=["nbval-check-output"]
-prepare = definitions("01_autoencoder", "prepare")
 x_train, x_test = prepare(raw_train), prepare(raw_test)
 keras.utils.set_random_seed(seed)
 vae = build_vae(LATENT_DIM, seed=seed)

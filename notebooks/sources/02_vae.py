@@ -839,6 +839,11 @@ plots.image_rows(
     columns=titles,
 )
 
+# %% [markdown]
+# (The top row is real; its right half are other images, to compare with.)
+# Rebuilt images lose, from top to bottom, the prints first, then the pale coat and the sandal; for β = 20 the dress and the trousers are one; and at the end everything is lost: for β = 50 each image is answered by the mean image.
+# What is drawn from the prior is, for β = 0.1 and 0.5, mostly lumps that are no garment; for 1 and 2 garments, more or less; and beyond that blurred, and fewer and fewer kinds.
+
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 figure, (left, right) = plt.subplots(
     1, 2, figsize=(plots.WIDTH, 3.6), width_ratios=(5, 4)
@@ -864,11 +869,7 @@ plots.show(
 )
 
 # %% [markdown]
-# (The top row is real; its right half are other images, to compare with.)
-# Rebuilt images lose, from top to bottom, the prints first, then the pale coat and the sandal; for β = 20 the dress and the trousers are one; and at the end everything is lost: for β = 50 each image is answered by the mean image.
-# What is drawn from the prior is, for β = 0.1 and 0.5, mostly lumps that are no garment; for 1 and 2 garments, more or less; and beyond that blurred, and fewer and fewer kinds.
-#
-# The table tells why.
+# The table on the left tells why.
 # With a small β all eight coordinates carry some three nats each.
 # As β grows, coordinates are given up one by one: their KL is 0, so their clouds are the prior for every image, and they tell the decoder nothing.
 # On the right one sees it happen: in this run five coordinates are at 0 after two epochs, and one of those comes back later.
@@ -1276,12 +1277,16 @@ pd.DataFrame(table)
 # Line by line:
 #
 # - **Fault 2 is gone.**
-#   What is drawn from the prior is as good as what is drawn from a Gaussian fitted to the VAE's codes: a Gaussian has nothing left to improve.
+#   What is drawn from the prior is about as good as what is drawn from a Gaussian fitted to the VAE's codes: a Gaussian has little left to improve.
 #   In the autoencoder's space half to nearly all standard normal points are like none.
+#
 # - **Fault 3 is smaller with six numbers, and not with two.**
 #   Of points of six numbers drawn from the prior, 0.15 to 0.17 are like none, where a Gaussian fitted to the autoencoder's codes gives 0.38 and its box 0.74.
 #   In the plane, where gaps are few, the prior's points are like none about as often as those of the autoencoder's Gaussian, 0.19 and 0.17, and more often than even points from its box, 0.07, which get the classes wrong instead.
-# - **Fault 1 is smaller**: fewer would have to change class, 0.12 and 0.09, where the autoencoder's Gaussian has 0.16 and 0.14.
+#
+# - **Fault 1 is smaller with six numbers**: of the prior's points 0.09 would have to change class, where the autoencoder's Gaussian has 0.14.
+#   With two, 0.12 and 0.16, the seeds' ranges touch.
+#
 # - **A mixture fitted to the codes is still the best way**, for both kinds of network, and near to what codes of real images have.
 #   In what is like none the autoencoder is then a little ahead with two numbers and the VAE with six; in classes it is the other way round, within the seeds.
 #
@@ -1339,7 +1344,7 @@ display(results.record("02_vae", data=data.name, seconds=seconds, rows=rows_here
 #   A large one gives up coordinates, one after another, and in the end all.
 #   The book's 500 times a mean is a β of 2.
 # - Of chapter 1's three faults one is gone, as it is known where codes lie.
-#   Classes have a fairer share of room; gaps matter less with six numbers, not with two.
+#   With six numbers classes have a fairer share of room and gaps matter less; with two numbers three seeds do not show it.
 #   A mixture fitted to the codes still draws better, for both kinds of network.
 #
 # [Appendix A3](A3_likelihood.ipynb) asks how likely a VAE finds a grey image, and [chapter 3](03_vae_faces.ipynb) takes the same class to faces.

@@ -10,7 +10,7 @@ JAX_CHAPTERS ?= $(foreach n,01 02 03 04 06 07,$(wildcard notebooks/$(n)_*.ipynb)
 
 DEVELOPERS := --also requirements-dev.txt
 
-.PHONY: run test jax lab lint sync refresh site figures bench speed environment developers
+.PHONY: run test jax lab lint sync refresh site figures weights bench speed environment developers
 run: environment      ## execute the chapters (CHAPTER=01 for one) and make the pages under output/
 	@$(VENV) -m tools.run $(CHAPTER)
 test: environment     ## tests of utils and tools, and every chapter in the quick profile, JOBS files at a time
@@ -32,6 +32,8 @@ site: environment     ## the site of the stored notebooks, in output/site; nothi
 	@$(VENV) -m tools.site
 figures: developers   ## drawings from SVG to PNG, by Chromium (FIGURE=coupling for one)
 	@$(VENV) -m tools.figures $(FIGURE)
+weights: environment  ## trains the weights of a chapter on that ship, such as CHAPTER=03 MINUTES=60
+	@$(VENV) -m tools.weights $(CHAPTER) $(MINUTES)
 bench: environment    ## measures rows for the leaderboard and the benchmark (PART=moons|book|peers|ladders|images, QUICK=1)
 	@$(if $(filter peers,$(or $(PART),peers)),$(PYTHON) tools/environment.py --constraints "" \
 		--folder .venv-benchmarks --gigabytes 8 --requirements benchmarks/requirements.txt)

@@ -135,7 +135,8 @@ def where(found: list[tuple[Row, list[dict]]]) -> str:
     usual = Counter(run["machine"] for run in every).most_common(1)[0][0]
     days = sorted({run["date"] for run in every})
     day = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    said = [f"Measured by `make bench` on {usual}, {day}, without a GPU."]
+    without = "" if "NVIDIA" in usual else ", without a GPU"
+    said = [f"Measured by `make bench` on {usual}, {day}{without}."]
     for row, figures in found:
         if others := {run["machine"] for run in figures} - {usual}:
             said.append(f"{row.name} is of {', '.join(sorted(others))}.")
@@ -477,6 +478,22 @@ def levels(folder: Path) -> str:
     )
 
 
+def blur(folder: Path) -> str:
+    """Chapter 3's VAEs for faces, each another cause of blur."""
+    found = of_modules_rows(folder, "faces", "")
+    forms = {"mean_squared_error": "{:.5f}", "sharpness": "{:.3f}", "sigma": "{:.3f}"}
+    forms |= {"kl": "{:.1f}"}
+    rows = [
+        [
+            row.name.removeprefix("faces, "),
+            *(spread(figures, k, f.format) for k, f in forms.items()),
+        ]
+        for row, figures in found
+    ]
+    head = ["model", "mean squared error", "sharpness", "σ", "KL (nats)"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
 def of_modules_rows(folder: Path, module: str, begins: str) -> list:
     """The measured rows of a module of PART=images whose names begin so."""
     return [
@@ -512,6 +529,7 @@ TABLES = {
     "variational": variational,
     "betas": betas,
     "levels": levels,
+    "blur": blur,
     "images": images,
 }
 

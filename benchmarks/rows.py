@@ -29,7 +29,14 @@ PARTS = {  # part: the modules that have its rows, each a list ROWS
     "book": ("book",),
     "peers": ("peers", "equal"),
     "ladders": ("tails", "splines", "ladder"),
-    "images": ("images", "digits", "autoencoders", "variational", "likelihood"),
+    "images": (
+        "images",
+        "digits",
+        "autoencoders",
+        "variational",
+        "likelihood",
+        "faces",
+    ),
 }
 WAITING = ("Glow, 14 × 14 (7)", "MintNet, 14 × 14 (7)")  # rows of chapters to come
 SEEDS = (0, 1, 2)

@@ -118,7 +118,7 @@ TWICE = "\n000001.jpg" + ",1" * 40
     "name, old, new, line",
     [
         (LABELS, "000002.jpg,-1", "000002.jpg,no", "not a table .*write 1 and -1"),
-        (LABELS, "000002.jpg", "000001.jpg", "no row for 1 of 6 pictures .*000002.jpg"),
+        (LABELS, "000002.jpg", "000001.jpg", "two rows for 000001.jpg"),
         (LABELS, "\n000004", TWICE + "\n000004", "two rows for 000001.jpg"),
         (PARTS, "000002.jpg,0", "000002.jpg,7", "says 7 of a picture: write 0"),
         (PARTS, "000002.jpg,0", "000002.jpg,", "has no value for 000002.jpg"),
@@ -131,6 +131,24 @@ def test_a_table_with_mistakes_is_one_clear_line(kaggle, name, old, new, line):
     with pytest.raises(CourseError, match=line) as info:
         datasets.read_faces(kaggle, "CelebA", "celeba")
     assert "\n" not in str(info.value)
+
+
+def test_pictures_without_a_row_are_left_out_and_counted(kaggle, capsys):
+    table = kaggle / LABELS
+    lines = [x for x in table.read_text().splitlines() if not x.startswith("000002")]
+    table.write_text("\n".join(lines))
+    parts = kaggle / PARTS
+    parts.write_text(parts.read_text().replace("000005.jpg,1\n", ""))
+    data = datasets.read_faces(kaggle, "CelebA", "celeba")
+    assert list(data.attributes.index) == [f"{n:06}.jpg" for n in (1, 3, 4, 6)]
+    assert list(data.partition.index) == list(data.attributes.index)
+    assert "no row in one of the tables: 2 of 6" in capsys.readouterr().out
+    assert list(data.attributes["Smiling"]) == [False, False, True, True]
+
+
+def test_how_many_pictures_are_used_is_said(kaggle, capsys):
+    datasets.read_faces(kaggle, "CelebA", "celeba", count=3)
+    assert "Of 6 pictures, 3 are used" in capsys.readouterr().out
 
 
 def test_tables_with_semicolons_hidden_files_and_16_bits_are_read(kaggle):
@@ -156,15 +174,17 @@ def test_what_is_missing_or_broken_is_one_clear_line(kaggle):
         assert "\n" not in str(info.value)
         return str(info.value)
 
-    extra = kaggle / "img_align_celeba" / "img_align_celeba" / "000007.jpg"
-    extra.write_bytes(b"not a jpg")
-    assert "no row for 1 of 7 pictures" in complaint() and "000007.jpg" in complaint()
-    extra.rename(extra.with_name("000006.jpg"))
+    folder = kaggle / "img_align_celeba" / "img_align_celeba"
+    (folder / "000006.jpg").write_bytes(b"not a jpg")
     data = datasets.read_faces(kaggle, "CelebA", "celeba")
     with pytest.raises(
         CourseError, match="000006.jpg is not a picture that can be read"
     ):
         data.pixels(["000001.jpg", "000006.jpg"])
+    text = (kaggle / "list_attr_celeba.csv").read_text()
+    (kaggle / "list_attr_celeba.csv").write_text(text.replace(".jpg", ".bmp"))
+    assert "no row for any of 6 pictures" in complaint()
+    (kaggle / "list_attr_celeba.csv").write_text(text)
     (kaggle / "list_eval_partition.csv").unlink()
     assert "list_eval_partition.csv is missing" in complaint()
     (kaggle / "list_attr_celeba.csv").unlink()
@@ -204,3 +224,14 @@ def test_celeba_is_fetched_only_when_asked_for_and_its_terms_are_told(
     monkeypatch.setenv("COURSE_FACES", "cats")
     with pytest.raises(CourseError, match="COURSE_FACES is 'cats'"):
         datasets.faces()
+
+
+def test_a_picture_that_a_telephone_turned_is_turned_back(kaggle):
+    folder = kaggle / "img_align_celeba" / "img_align_celeba"
+    pixels = np.zeros((80, 80, 3), "uint8")
+    pixels[:40] = 255
+    exif = Image.Exif()
+    exif[274] = 6  # to be shown a quarter turn clockwise
+    Image.fromarray(pixels).save(folder / "000002.jpg", exif=exif)
+    picture = datasets.read_faces(kaggle, "", "").pixels(["000002.jpg"])[0]
+    assert picture[:, 40:].mean() > 240 and picture[:, :24].mean() < 15

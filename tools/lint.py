@@ -3,7 +3,8 @@
     python -m tools.lint
 
 A notebook is to be valid and executed, its outputs those of its code, its cells those
-of its text. Chapters that still wait for the format of the second edition stand in
+of its text; weights that ship are to give the outputs that their records hold. Chapters
+that still wait for the format of the second edition stand in
 pyproject.toml, where ruff leaves their texts alone, and drawings that no chapter shows
 yet stand here. Both lists end empty.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 import nbformat
 
 from benchmarks import report, rows
-from tools import address, chapters, figures, pictures, sync
+from tools import address, chapters, figures, pictures, sync, weights
 from utils import course
 
 MEGABYTE = 1_000_000
@@ -36,6 +37,7 @@ def main() -> int:
     faults = [f"{path.name}: {fault}" for path in paths for fault in faults_of(path)]
     faults += set_up_faults(paths) + pictures.faults() + figures.faults()
     faults += unused_drawings(paths) + rows.faults() + report.faults()
+    faults += weights.faults()
     for fault in faults:
         print(fault)
     print(f"{len(paths)} notebooks, {len(faults)} faults.")

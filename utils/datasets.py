@@ -292,7 +292,8 @@ def faces(count: int | None = None, progress=None) -> Faces:
     that layout. COURSE_FACES=celeba downloads it (1.4 GB) through kagglehub. Otherwise
     `count` faces are drawn (20,000 if None), once, into a cache folder;
     `progress(done, total)` is called while that happens. Of CelebA, `count` are taken
-    evenly over the set. CourseError if a set is not complete enough to use.
+    evenly over the set, and a line says so. CourseError if a set is not complete enough
+    to use.
     """
     wanted = os.environ.get("COURSE_FACES") or "drawn"
     if wanted not in ("drawn", "celeba"):
@@ -316,6 +317,7 @@ def read_faces(root: Path, name: str, slug: str, count: int | None = None) -> Fa
 
     The pictures, jpg or png, lie in img_align_celeba, or in a folder of that name in
     it. The first column of each table, or the one called image_id, holds their names.
+    Pictures that a table has no row for are left out, and a line says how many. Raises
     CourseError if something is missing or does not belong together.
     """
     outer = root / "img_align_celeba"
@@ -327,10 +329,19 @@ def read_faces(root: Path, name: str, slug: str, count: int | None = None) -> Fa
         )
     files = _pictures(folder)
     if count and count < len(files):  # evenly: CelebA's first 162,770 are for training
+        print(f"Of {len(files):,} pictures, {count:,} are used, taken evenly.")
         places = np.linspace(0, len(files) - 1, count).astype(int)
         files = [files[index] for index in places]
-    labels = _read_table(root / "list_attr_celeba.csv", folder, files)
-    parts = _read_table(root / "list_eval_partition.csv", folder, files)
+    tables = [root / "list_attr_celeba.csv", root / "list_eval_partition.csv"]
+    labels, parts = (_read_table(path, folder, files) for path in tables)
+    both = [file for file in files if file in labels.index and file in parts.index]
+    if len(both) < len(files):
+        absent = next(file for file in files if file not in set(both))
+        print(
+            f"Left out, with no row in one of the tables: {len(files) - len(both)} of "
+            f"{len(files):,} pictures, such as {absent}."
+        )
+    labels, parts = labels.loc[both], parts.loc[both]
     parts = parts["partition" if "partition" in parts else parts.columns[0]]
     if not parts.isin(PARTS).all():
         odd = parts[~parts.isin(PARTS)].iloc[0]
@@ -350,7 +361,9 @@ def _pictures(folder: Path) -> list[str]:
 
 
 def _read_table(path: Path, folder: Path, files: list[str]) -> pd.DataFrame:
-    """A table of numbers, its rows those of `files`; 000001.JPG is 000001.jpg."""
+    """A table of numbers, its rows those of `files` that it has, in their order;
+    000001.JPG is 000001.jpg. CourseError where it has none of them, or one twice.
+    """
     if not path.exists():
         raise CourseError(
             f"{path} is missing: it is part of the data set and belongs beside the "
@@ -371,15 +384,18 @@ def _read_table(path: Path, folder: Path, files: list[str]) -> pd.DataFrame:
             "columns by commas, and write 1 and -1 for labels."
         ) from None
     table.index = table.index.astype(str).str.strip().str.lower()
-    wanted = [file.lower() for file in files]
-    missing = [name for name in wanted if name not in table.index]
-    if missing or not table.index.is_unique:
-        what = f"has no row for {len(missing)} of {len(files)} pictures in {folder}, "
-        what += "such as"
-        twice = table.index[table.index.duplicated()]
-        said = f"{what} {missing[0]}" if missing else f"has two rows for {twice[0]}"
-        raise CourseError(f"{path.name} {said}: use the csv that belongs to them.")
-    table = table.loc[wanted].set_axis(files)
+    there = [file for file in files if file.lower() in table.index]
+    if not there:
+        raise CourseError(
+            f"{path.name} has no row for any of {len(files)} pictures in {folder}, "
+            f"such as {files[0]}: use the csv that belongs to them."
+        )
+    if not table.index.is_unique:
+        twice = table.index[table.index.duplicated()][0]
+        raise CourseError(
+            f"{path.name} has two rows for {twice}: use the csv that belongs to them."
+        )
+    table = table.loc[[file.lower() for file in there]].set_axis(there)
     if table.isna().any(axis=None):
         raise CourseError(
             f"{path.name} has no value for {table.index[table.isna().any(axis=1)][0]} "

@@ -108,11 +108,13 @@ def image_grid(
     width=WIDTH,
 ) -> None:
     """Images `(count, height, width[, channels])` in [0, 1], row by row, with an
-    optional title over each.
+    optional title, of one line or several, over each.
     """
     lines = -(-len(images) // columns)
     side = width / columns
-    size = width, (side + 0.25 * bool(titles)) * lines
+    words = max((title.count("\n") + 1 for title in titles or ()), default=0)
+    over = 0.25 if words == 1 else 0.17 * words
+    size = width, (side + over) * lines
     figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False)
     for axis in axes.flat[len(images) :]:
         axis.axis("off")
@@ -120,7 +122,9 @@ def image_grid(
         draw_image(axes.flat[index], image)
         if titles:
             axes.flat[index].set_title(titles[index], fontsize=9, pad=3)
-    figure.subplots_adjust(wspace=0.06, hspace=0.06 + 0.25 * bool(titles))
+    figure.subplots_adjust(
+        wspace=0.06, hspace=0.06 + (over if words == 1 else over / side)
+    )
     show(figure, alt)
 
 

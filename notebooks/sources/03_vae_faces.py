@@ -758,7 +758,7 @@ plots.show(figure, "KL of each coordinate, sorted, for each model")
 
 # %% [markdown]
 # With a learned σ all 200 are in use, none for much: the code is spread thin.
-# With the book's σ all of them together carry some eight nats, enough to tell apart $e^8$, about three thousand, kinds of faces; with a learned σ there is room for far more kinds than there are faces.
+# With the book's σ all of them together carry some eight nats, nearly all in eight coordinates: enough to tell apart $e^8$, about three thousand, kinds of faces; with a learned σ there is room for far more kinds than there are faces.
 #
 # Now the histograms that the book shows: a hundred coordinates of the codes of training faces, a point drawn from each face's cloud, under the density of $\mathcal N(0, 1)$, from −3.5 to 3.5.
 

@@ -49,14 +49,14 @@ course.start(edition=2)
 import time
 
 STARTED = time.perf_counter()
-FACES = course.choose(full=20_000, quick=1_500)
+FACES = course.choose(full=20_000, quick=3_000)
 LATENT_DIM = 200  # that of the weights that ship
 EPOCHS = course.choose(full=2, quick=1)
 BATCH = course.choose(full=64, quick=32)
 PEAK_RATE = 2e-3
 JUDGE_EPOCHS = 4  # on pictures of your own
 MIXTURES = course.choose(full=(2, 6), quick=(2,))
-NEW = course.choose(full=1_000, quick=150)  # new faces of each kind
+NEW = course.choose(full=1_000, quick=500)  # new faces of each kind
 ALPHA = 2.0  # how far along an attribute's vector, section 3.9
 TRIED = course.choose(full=200, quick=60)  # faces that each vector is tried on
 RANDOM = 3  # random directions
@@ -616,7 +616,7 @@ plots.show(
 #
 # To say how good *new* faces are, there is no original to compare with.
 # We ask a classifier, trained on real faces and their labels, that has never seen a decoded one.
-# Its last hidden layer holds 64 **features**, numbers that say what matters about a face; a set of new faces is good if their features are distributed as those of real ones are.
+# Its last hidden layer holds 64 **features**, numbers that say what matters about a face; a set of new faces is good only if their features are distributed as those of real ones are.
 #
 # Half of its training pictures are softened, by halving and doubling their size.
 # Otherwise every decoded face, soft as it is, would surprise it, and we would measure that instead.
@@ -792,6 +792,10 @@ plots.show(figure, "Histograms of 100 coordinates under the standard normal dens
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 plots.drawing("correlated")
+
+# %% [markdown]
+# Both histograms are those of the circle, and yet most draws from it (orange) lie where no code does.
+# Is it so with our codes?
 
 # %%
 correlations = np.corrcoef(z_drawn.T)
@@ -970,6 +974,10 @@ plots.image_rows(
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 plots.drawing("attribute_vector")
 
+# %% [markdown]
+# In the sketch the difference of means leads from women to men as well, since all beards are men's; the dashed arrow, among men alone, does not.
+# *All at once* does such a thing for all eight attributes.
+
 # %%
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
@@ -1021,6 +1029,11 @@ plots.show(
 )
 
 
+# %% [markdown]
+# A row is what one vector did to all eight attributes: on the diagonal what was asked for, beside it what came along.
+# In numbers: the mean of the diagonal, the mean size of what is beside it as a fraction of that, and the deviation of the codes along the vectors.
+
+
 # %%
 def leak(values):
     """Mean size of the changes off the diagonal, as a fraction of those on it."""
@@ -1046,7 +1059,6 @@ entangled = pd.DataFrame(
 entangled.round(2)
 
 # %% [markdown]
-# On the diagonal stands what was asked for, beside it what came along.
 # In the first map `Male` and `No Beard` go together: adding `Male` brings as many beards as men, adding `No Beard` takes men away, and `Bald` brings some men along.
 # That is the company of 3.2, which the difference of means takes for the attribute's own.
 #
@@ -1271,9 +1283,12 @@ display(results.record("03_vae_faces", data=faces.name, seconds=seconds, rows=ro
 # - A factor before a squared error is a statement about noise.
 #   The book's 2000 says σ = 1.75, and that is most of its blur.
 #   A code of too few numbers and too short a training blur as well.
+#
 # - Codes whose coordinates each look standard normal are not standard normal as a whole: they are correlated.
 #   Draws from $\mathcal N(0, I)$ stay near the middle of the long axes; draws from one Gaussian with the codes' covariance do not, and that costs no training.
+#
 # - New faces are judged by a kernel distance of features, with a floor under it and reconstructions beside it.
+#
 # - The difference of two mean codes is a direction that stands for an attribute, and for whatever goes with it in the data.
 #   What a step changes, what it keeps and for whom it works are questions to a judge who has seen neither model nor vector.
 #
@@ -1354,6 +1369,7 @@ for name, drawn_points in {"right": noise @ factor.T, "wrong": noise @ factor}.i
 # - D. Foster. *Generative Deep Learning*, 2nd edition. O'Reilly, 2023. Section 3.3. In Korean: 만들면서 배우는 생성 AI 2판.
 # - Z. Liu, P. Luo, X. Wang, X. Tang. [*Deep Learning Face Attributes in the Wild*](https://arxiv.org/abs/1411.7766). ICCV, 2015. CelebA.
 # - O. Rybkin, K. Daniilidis, S. Levine. [*Simple and Effective VAE Training with Calibrated Decoders*](https://arxiv.org/abs/2006.13202). ICML, 2021. Equation 5.
+#
 # - S. Ioffe, C. Szegedy. [*Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift*](https://arxiv.org/abs/1502.03167). ICML, 2015. Algorithm 1.
 # - A. B. L. Larsen, S. K. Sønderby, H. Larochelle, O. Winther. [*Autoencoding beyond pixels using a learned similarity metric*](https://arxiv.org/abs/1512.09300). ICML, 2016. Section 4: attribute vectors.
 # - M. Bińkowski, D. J. Sutherland, M. Arbel, A. Gretton. [*Demystifying MMD GANs*](https://arxiv.org/abs/1801.01401). ICLR, 2018. The kernel distance, with the features of another network.

@@ -31,7 +31,7 @@ HOW_AGAIN = 'To measure a row again: ROWS="RealNVP" make bench.'
 OLD = {"Gaussian (4)", "30 Gaussians (4)", "kernel (4)"}  # models that are no flows
 SHORT = {  # rows of the benchmark under other names than the leaderboard's
     "RealNVP (4)": "our RealNVP (chapter 4)",
-    "spline flow (5)": "our spline flow, by TFP (chapter 5)",
+    "spline flow (A4)": "our spline flow, by TFP (appendix A4)",
 }
 
 
@@ -159,7 +159,11 @@ def ranked(folder: Path) -> list[tuple[Row, list[dict]]]:
     """The rows of the leaderboard, by the median KL over the plane; infinite ones come
     last.
     """
-    found = [(r, f) for r, f in measured("moons", folder) if not r.tuning]
+    found = [
+        (row, figures)
+        for row, figures in measured("moons", folder)
+        if of_module(row, "moons") and not row.tuning
+    ]
 
     def middle(figures, name):
         return float(np.median([number(run[name]) for run in figures]))
@@ -199,7 +203,11 @@ def middle_of(figures, name) -> str:
 def trials(folder: Path) -> str:
     """What was tried before the settings of a row were chosen."""
     found = [pair for part in ("moons", "peers") for pair in measured(part, folder)]
-    found = [(row, figures) for row, figures in found if row.tuning]
+    found = [
+        (row, figures)
+        for row, figures in found
+        if row.tuning and not of_module(row, "contest")
+    ]
     rows = []
     for row, (run,) in found:
         name, _, change = row.name.partition(", trial: ")
@@ -394,6 +402,56 @@ def digits(folder: Path) -> str:
     return "\n\n".join([table(head, rows), where(found)])
 
 
+def contest(folder: Path) -> str:
+    """Known densities in 8 and 32 dimensions: a line a contestant and density."""
+    found = [p for p in measured("moons", folder) if of_module(p[0], "contest")]
+    scores = {row.name: figures for row, figures in found if row.tuning}
+    rows = []
+    for row, figures in found:
+        if row.tuning:
+            continue
+        name, _, density = row.name.partition(", ")
+        trials = [
+            f"{trial.partition('trial: ')[2]}: {figures[0]['validation_kl']:.2f}"
+            for trial, figures in scores.items()
+            if trial.startswith(f"{row.name}, trial")
+        ]
+        cells = [spread(figures, "kl", "{:.2f}".format), "; ".join(trials)]
+        cells += [f"{figures[0]['parameters']:,}"]
+        rows.append([density, name, *cells])
+    rows.sort(key=lambda row: row[0])  # the rows of a density keep their order
+    head = ["density", "model", "KL", "its trials, KL on validation points"]
+    return "\n\n".join([table([*head, "parameters"], rows), where(found)])
+
+
+def posterior(folder: Path) -> str:
+    """Chapter 5's posterior: both divergences, and the draws on one ridge."""
+    found = [p for p in measured("moons", folder) if of_module(p[0], "posterior")]
+    rows = []
+    for row, figures in found:
+        on_one = [min(run["fraction"], 1 - run["fraction"]) for run in figures]
+        both = sum(part > 0.05 for part in on_one)
+        cells = [spread(figures, "kl_reverse", "{:.3f}".format)]
+        cells.append(f"{both} of {len(figures)}")
+        cells.append(spread(figures, "train_seconds", seconds))
+        rows.append([row.name.partition(", ")[2], *cells])
+    head = ["family", "KL(q ‖ p)", "both ridges", "training (s)"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
+def limits(folder: Path) -> str:
+    """NICE pushed towards its floor, and the thread between the moons."""
+    found = [p for p in measured("ladders", folder) if of_module(p[0], "limits")]
+    rows = []
+    for row, figures in found:
+        cells = [spread(figures, f"kl_{k}") for k in ("plane", "bulk")]
+        cells.append(spread(figures, "log_pass", "{:.1f}".format))
+        cells.append(spread(figures, "train_seconds", seconds))
+        rows.append([row.name, *cells, f"{figures[0]['parameters']:,}"])
+    head = ["flow", "KL, plane", "KL, bulk", "log q at the pass", "training (s)"]
+    return "\n\n".join([table([*head, "parameters"], rows), where(found)])
+
+
 def autoencoders(folder: Path) -> str:
     """Chapter 1's networks beside principal components."""
     found = [p for p in measured("images", folder) if of_module(p[0], "autoencoders")]
@@ -524,6 +582,9 @@ TABLES = {
     "splines": splines,
     "ladder": ladder,
     "loops": loops,
+    "contest": contest,
+    "posterior": posterior,
+    "limits": limits,
     "digits": digits,
     "autoencoders": autoencoders,
     "variational": variational,

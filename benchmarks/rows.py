@@ -25,10 +25,10 @@ from utils.chapters import definition_cells
 
 FOLDER = course.ROOT / "docs" / "bench"
 PARTS = {  # part: the modules that have its rows, each a list ROWS
-    "moons": ("moons",),
+    "moons": ("moons", "contest", "posterior"),
     "book": ("book",),
     "peers": ("peers", "equal"),
-    "ladders": ("tails", "splines", "ladder"),
+    "ladders": ("tails", "splines", "limits", "ladder"),
     "images": (
         "images",
         "digits",

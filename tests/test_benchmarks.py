@@ -464,35 +464,6 @@ def test_the_books_coupling_subtracts_and_divides():
     checks.flow_errors(coupling, x)
 
 
-def test_the_spline_coupling_is_tfps():
-    """The same numbers of the network give the same spline, slope and inverse."""
-    import keras
-    import tensorflow as tf
-
-    from benchmarks.splines import spline_coupling
-    from utils import checks
-    from utils.chapters import definitions
-
-    Spline = definitions("05_tfp_flows", "Spline")
-    keras.utils.set_random_seed(0)
-    network = keras.Sequential(
-        [keras.Input((1,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(11)]
-    )
-    coupling = spline_coupling()([1, 0], network, bins=4)
-    x = np.random.default_rng(0).uniform(-6, 6, (500, 2)).astype("float32")
-    z, log_det = coupling.inverse(x)
-    spline = Spline(kept=1, moved=1, width=4, bins=4)
-    spline.network = network
-    bijector = spline(tf.constant(x[:, :1]), 1)
-    assert np.array_equal(z[:, 0], x[:, 0])
-    assert np.allclose(z[:, 1:], bijector.forward(x[:, 1:]), atol=1e-5)
-    slope = bijector.forward_log_det_jacobian(x[:, 1:], event_ndims=1)
-    assert np.allclose(log_det, slope, atol=1e-5) and np.abs(log_det).max() > 0.1
-    outside = np.abs(x[:, 1]) > 5
-    assert outside.any() and np.array_equal(z[outside], x[outside])
-    checks.flow_errors(coupling, x[~outside])
-
-
 def test_a_student_base_is_the_density_of_scipy():
     from types import SimpleNamespace
 
@@ -595,3 +566,35 @@ def test_the_best_try_on_validation_points_counts_and_not_on_test_points(monkeyp
     found = digits.contest({}, 0, tries)
     assert found["chosen"] == "validation" and found["tries"] == 3
     assert found["nats"] == 0.5 and found["validation_nats"] == 8.5
+
+
+def test_the_contest_has_equal_trials_and_rows_with_what_was_chosen():
+    from benchmarks import contest
+
+    trials, finals = contest.rows_of_trials(), contest.rows_of_the_contest()
+    assert len(finals) == len(contest.CONTESTANTS) * len(contest.DENSITIES)
+    for row in finals:
+        own = [trial for trial in trials if trial.tuning == row.name]
+        assert len(own) == 3 and row.settings in [trial.settings for trial in own]
+        assert set(row.seeds).isdisjoint(own[0].seeds)
+
+
+def test_the_choice_of_the_contest_is_that_of_the_validation_points():
+    from benchmarks import contest
+
+    kept = rows.stored("moons")
+    for row in contest.rows_of_the_contest():
+        trials = [t for t in contest.rows_of_trials() if t.tuning == row.name]
+        scores = [kept[t.name]["seeds"]["3"]["validation_kl"] for t in trials]
+        assert trials[int(np.argmin(scores))].settings == row.settings, row.name
+
+
+def test_the_contest_measures_the_kl_by_the_exact_density():
+    from benchmarks import contest
+
+    settings = {"source": "clusters", "dim": 8}
+    (_, _, test), (_, log_p) = contest.points("clusters", 8)
+    ten = contest.judged(settings, lambda x: np.zeros(len(x)), 1.0)
+    assert ten["kl"] == pytest.approx(log_p.mean(), rel=1e-4)
+    flow = contest.build({"model": "NICE", "dim": 8, "layers": 2, "width": 4})
+    assert type(flow).__name__ == "NICE" and len(flow.couplings) == 2

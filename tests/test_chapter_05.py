@@ -1,5 +1,5 @@
-"""What chapter 5 defines: bijectors of TFP with networks that are owned, and chains of
-them.
+"""What chapter 5 defines: MADE, MAF and IAF by hand and by TFP, chains of bijectors
+whose networks are owned, and the training on a density without data.
 """
 
 import keras
@@ -7,20 +7,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from keras import ops
 
 from utils import checks, training
 from utils.chapters import definitions
 
 (
-    affine_coupling, additive_coupling, chain, dense_network, density, dependency,
-    log_det, masked_flow, nice, shaken, spline_coupling, variables_of,
-    MaskedShiftAndLogScale, Spline,
+    affine_coupling, additive_coupling, build_autoregressive, build_made, chain,
+    dense_network, density, dependency, fit_to_density, forward_and_log_q, gaussian,
+    log_det, log_posterior, made_degrees, made_masks, masked_flow, nice,
+    posterior_flow, shaken, variables_of, IAF, MAF, MaskedShiftAndLogScale,
 ) = definitions(
-    "05_tfp_flows", "affine_coupling", "additive_coupling", "chain", "dense_network",
-    "density", "dependency", "log_det", "masked_flow", "nice", "shaken",
-    "spline_coupling", "variables_of", "MaskedShiftAndLogScale", "Spline",
+    "05_tfp_flows", "affine_coupling", "additive_coupling", "build_autoregressive",
+    "build_made", "chain", "dense_network", "density", "dependency", "fit_to_density",
+    "forward_and_log_q", "gaussian", "log_det", "log_posterior", "made_degrees",
+    "made_masks", "masked_flow", "nice", "posterior_flow", "shaken", "variables_of",
+    "IAF", "MAF", "MaskedShiftAndLogScale",
 )  # fmt: skip
-tfb = tfp.bijectors
+tfb, tfd = tfp.bijectors, tfp.distributions
 X = np.random.default_rng(0).normal(size=(300, 2)).astype("float32")
 FLOWS = {
     "MAF": lambda: chain(lambda: masked_flow(2, (16, 16)), 3),
@@ -29,19 +33,123 @@ FLOWS = {
     ),
     "RealNVP": lambda: chain(lambda: affine_coupling(width=16), 3),
     "NICE": lambda: nice(3, width=16),
-    "spline": lambda: chain(spline_coupling, 3),
 }
+
+# ------------------------------------------------------------------ MADE, by hand
+
+
+def test_the_masks_for_four_coordinates_are_those_of_the_drawing():
+    assert made_degrees(4, [6])[1].tolist() == [1, 1, 2, 2, 3, 3]
+    first, last = made_masks(4, [6])
+    assert first.tolist() == [
+        [1, 1, 1, 1, 1, 1],
+        [0, 0, 1, 1, 1, 1],
+        [0, 0, 0, 0, 1, 1],
+        [0, 0, 0, 0, 0, 0],
+    ]
+    assert last.T.tolist() == [
+        [0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 1, 1],
+    ]
+
+
+@pytest.mark.parametrize("dim", [2, 3, 7])
+def test_degrees_are_spread_over_all_that_there_are(dim):
+    hidden = made_degrees(dim, [3 * dim, 2])[1]
+    assert set(hidden.tolist()) == set(range(1, dim))
+
+
+def test_every_coordinate_sees_all_before_it_and_no_other():
+    made = shaken(build_made(5, (20, 20)), np.random.default_rng(1))
+    slopes = dependency(made, np.random.default_rng(2).normal(size=(100, 5)))
+    assert not np.triu(slopes).any()
+    assert (np.tril(slopes, -1)[np.tril_indices(5, -1)] > 0).all()
+
+
+def test_both_numbers_of_a_coordinate_are_masked():
+    """A slope of the second number, the log-scale, alone is seen, too."""
+
+    def leaky(x):
+        return ops.stack([0 * x, x], axis=-1)
+
+    assert np.diag(dependency(leaky, X)).all()
+
+
+# ------------------------------------------------------------------ MAF and IAF
+
+
+@pytest.mark.parametrize("kind", [MAF, IAF])
+@pytest.mark.parametrize("dim", [2, 5])
+def test_a_stack_by_hand_is_right_with_random_weights(kind, dim):
+    flow = shaken(
+        build_autoregressive(kind, dim, 3, (16, 16)), np.random.default_rng(3), 0.2
+    )
+    x = np.random.default_rng(4).normal(size=(100, dim)).astype("float32")
+    z, _ = flow.inverse(x)
+    assert np.abs(ops.convert_to_numpy(z) - x[:, ::-1]).max() > 0.1
+    checks.flow_errors(flow, x, tolerance=1e-4)
+
+
+def test_the_order_is_turned_round_after_each_layer():
+    """One layer alone makes the first coordinate a Gaussian; two do not."""
+    for count, depends in ((1, False), (2, True)):
+        flow = shaken(
+            build_autoregressive(MAF, 3, count, (16, 16)), np.random.default_rng(5), 0.5
+        )
+        slopes = np.abs(checks.jacobian(flow.forward, X[:50, [0, 1, 0]])).max(axis=0)
+        assert bool((slopes[0] > 1e-6).sum() > 1) == depends
+
+
+def test_log_scales_stay_within_their_bound():
+    layer = MAF(shaken(build_made(3, (8, 8)), np.random.default_rng(6), 20.0))
+    _, alpha = layer.mu_and_alpha(10 * X[:, [0, 1, 0]])
+    largest = np.abs(ops.convert_to_numpy(alpha)).max()
+    assert 0.9 < largest <= 1.0
+
+
+def test_passes_are_one_and_as_many_as_coordinates():
+    class Counted:
+        def __init__(self, made):
+            self.made, self.passes = made, 0
+
+        def __call__(self, x):
+            self.passes += 1
+            return self.made(x)
+
+    found = {}
+    for kind in (MAF, IAF):
+        layer = kind(build_made(6, (8,)))
+        layer.made = counted = Counted(layer.made)
+        for way in ("inverse", "forward"):
+            counted.passes = 0
+            getattr(layer, way)(np.zeros((2, 6), "float32"))
+            found[kind.__name__, way] = counted.passes
+    assert found["MAF", "inverse"] == found["IAF", "forward"] == 1
+    assert found["MAF", "forward"] == found["IAF", "inverse"] == 6
+
+
+def test_by_hand_and_by_tfp_are_one_function():
+    made = shaken(build_made(4, (16, 16)), np.random.default_rng(7))
+    network = MaskedShiftAndLogScale(4, (16, 16))
+    for target, weight in zip(network.made.trainable_variables, made.weights):
+        target.assign(target.constraint(weight) if target.constraint else weight)
+    x = np.random.default_rng(8).normal(size=(100, 4)).astype("float32")
+    ours, theirs = MAF(made), tfb.MaskedAutoregressiveFlow(network)
+    z, log_det_ours = ours.inverse(x)
+    assert np.allclose(z, theirs.inverse(x), atol=1e-5)
+    assert np.allclose(log_det_ours, theirs.inverse_log_det_jacobian(x, 1), atol=1e-5)
+    assert np.allclose(ours.forward(x), theirs.forward(x), atol=1e-5)
+    assert np.allclose(IAF(made).inverse(IAF(made).forward(x))[0], x, atol=1e-4)
+
+
+# ------------------------------------------------------------------ chains of TFP
 
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_flows_are_right_with_random_weights(name):
-    # Shaken by 0.3, a spline gets slopes so steep that float32 alone is off by up to
-    # 6e-3; by 0.1, by 3e-6.
-    flow = shaken(
-        FLOWS[name](),
-        np.random.default_rng(1),
-        0.3 if name in ("RealNVP", "NICE") else 0.1,
-    )
+    flow = shaken(FLOWS[name](), np.random.default_rng(1), 0.2)
     bijector = flow.bijector
     assert np.abs(bijector.inverse(X) - X).max() > 0.1, (
         "the identity would pass every check"
@@ -108,33 +216,79 @@ def test_a_dependency_that_should_not_be_is_seen():
     ).any()
 
 
-def test_a_spline_starts_as_the_identity_and_stays_increasing():
-    keras.utils.set_random_seed(0)
-    z = np.linspace(-7, 7, 200, dtype="float32")[:, None]
-    kept = np.ones((200, 1), "float32")
-    spline = Spline(1, 1, width=8, bins=8)
-    assert np.allclose(spline(kept, 1).forward(z), z, atol=1e-5)
-    bent = (
-        shaken(spline, np.random.default_rng(4), 0.8)(kept, 1)
-        .forward(z)
-        .numpy()
-        .ravel()
-    )
-    assert (np.diff(bent) > 0).all() and np.abs(bent - z.ravel()).max() > 0.1
-    outside = np.abs(z.ravel()) > 5.1
-    assert np.allclose(bent[outside], z.ravel()[outside])
-
-
 def test_additive_couplings_keep_volume():
     bijector = shaken(
         chain(lambda: additive_coupling(width=8), 3), np.random.default_rng(5)
     ).bijector
     assert not log_det(bijector)(X).numpy().any()
-    assert (
-        len(
-            np.unique(
-                log_det(shaken(nice(3, width=8), np.random.default_rng(6)).bijector)(X)
-            )
+    spread = log_det(shaken(nice(3, width=8), np.random.default_rng(6)).bijector)(X)
+    assert len(np.unique(spread)) == 1
+
+
+# ------------------------------------------------------------------ without data
+
+
+def test_the_posterior_is_likelihood_times_prior():
+    """By hand at one place, and the same for (w, v) and (-w, -v)."""
+    from scipy.stats import norm
+
+    t, y = np.float32([-1.0, 0.5]), np.float32([0.2, 0.4])
+    theta = np.float32([[0.7, 1.3]])
+    expected = norm.logpdf(y, 1.3 * np.tanh(0.7 * t), 0.2).sum()
+    expected += norm.logpdf(theta, 0, 2).sum()
+    prior = norm.logpdf(theta, 0, 2).sum() - 2 * norm.logpdf(0, 0, 2)
+    assert float(log_posterior(theta, 0.0, t, y)[0]) == pytest.approx(prior, abs=1e-5)
+    constant = norm.logpdf(0, 0, 0.2) * 2 + norm.logpdf(0, 0, 2) * 2
+    found = float(log_posterior(theta, 1.0, t, y)[0])
+    assert found == pytest.approx(expected - constant, abs=1e-4)
+    assert float(log_posterior(-theta, 1.0, t, y)[0]) == pytest.approx(found, abs=1e-4)
+
+
+def test_log_q_of_a_draw_is_the_flows_own_density():
+    flow = shaken(posterior_flow(2), np.random.default_rng(9), 0.1)
+    x, log_q = forward_and_log_q(flow, X)
+    assert np.allclose(log_q, flow.log_prob(x + 0.0), atol=1e-3)
+
+
+def test_a_gaussian_finds_a_gaussian_by_its_own_draws():
+    """KL(q ‖ p) is least at the Gaussian itself, whatever the constant."""
+    keras.utils.set_random_seed(0)
+    scale = np.float32([[0.8, 0.0], [-0.5, 0.4]])
+    target = tfd.MultivariateNormalTriL([1.0, -1.0], scale_tril=scale)
+    flow = gaussian()
+    variables_of(flow, 2)
+    fit_to_density(flow, lambda x, beta: target.log_prob(x) + 7.0, steps=4_500)
+    z = np.random.default_rng(0).normal(size=(9_000, 2)).astype("float32")
+    x, _ = forward_and_log_q(flow, z)
+    assert np.allclose(x.numpy().mean(axis=0), [1.0, -1.0], atol=0.06)
+    assert np.allclose(np.cov(x.numpy().T), scale @ scale.T, atol=0.06)
+
+
+def test_tempering_begins_with_a_power_and_ends_with_the_density():
+    """With few steps at a small power the Gaussian stays wide; at the end it is not."""
+    target = tfd.MultivariateNormalDiag([0.0, 0.0], [0.1, 0.1])
+    seen = []
+
+    def log_density(x, beta):
+        seen.append(1)
+        return beta * target.log_prob(x)
+
+    flow = gaussian()
+    fit_to_density(flow, log_density, steps=2_000, start=0.02)
+    x, _ = forward_and_log_q(flow, X)
+    assert len(seen) <= 2, "the step is traced once"
+    assert 0.05 < x.numpy().std() < 0.2
+
+
+def test_draws_are_fresh_in_each_step():
+    """With one and the same z in all steps the mean would be that of these z."""
+    target = tfd.MultivariateNormalDiag([0.0, 0.0], [1.0, 1.0])
+    means = []
+    for seed in (0, 1):
+        flow = gaussian()
+        fit_to_density(
+            flow, lambda x, beta: target.log_prob(x), steps=1_500, batch=8, seed=seed
         )
-        == 1
-    )
+        shift = next(v for v in flow.trainable_variables if v.shape == (2,))
+        means.append(np.abs(shift.numpy()).max())
+    assert max(means) < 0.12

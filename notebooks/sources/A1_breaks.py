@@ -61,7 +61,8 @@
 # | a loss falls below what is possible; `log_prob` does not follow its variables | an eager loop | [the cache keeps an old loss](#the-cache-keeps-an-old-loss) |
 # | samples are shifted or scaled twice | `tfb.Chain` | [the order of a chain](#the-order-of-a-chain) |
 # | `log_prob` has a column too many; a loss is half of what it should be | a base of two normals | [a log density with a column too many](#a-log-density-with-a-column-too-many) |
-# | samples do not fit, a density depends on its batch | `tfb.BatchNormalization` | [batch normalisation while training](#batch-normalisation-while-training) |
+# | a flow whose outputs see their own inputs after training | a step written by hand | [a mask that wears off](#a-mask-that-wears-off) |
+# | a loss that rises while training; samples do not fit; a density depends on its batch | `tfb.BatchNormalization` | [batch normalisation while training](#batch-normalisation-while-training) |
 # | samples vary in one direction only | couplings without `Permute` | [a coordinate that never changes](#a-coordinate-that-never-changes) |
 # | NaN, infinity | `Sigmoid`, `Exp`, log-scales | [a loss that is nan](#a-loss-that-is-nan) |
 # | a flow of images starts at 22 bits; the first batch was noise | `tfb.Glow` | [tfb glow starts at 22 bits](#tfb-glow-starts-at-22-bits) |
@@ -976,6 +977,41 @@ assert counts == {"shared": 6, "own": 36}
 # Six bijectors that share one network have one set of weights ([TFP issue 787](https://github.com/tensorflow/probability/issues/787)): make one for each.
 # (`[made()] * 6` is six times the same one.)
 #
+# ### a mask that wears off
+#
+# **Where:** a training step by hand, `weight.assign_sub(rate * gradient)`, on a MADE of TFP's.
+
+
+# %%
+def slope_by_itself(update):
+    """The largest slope of an output by its own coordinate, after three steps."""
+    network = made()
+    network(points)
+    for _ in range(3):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((network(points)[..., 0] - points) ** 2)
+        gradients = tape.gradient(loss, network.trainable_variables)
+        update(gradients, network.trainable_variables)
+    with tf.GradientTape() as tape:
+        tape.watch(x := tf.constant(points[:, :2]))
+        second = network(x)[:, 1, 0]
+    return float(tf.reduce_max(tf.abs(tape.gradient(second, x)[:, 1])))
+
+
+def by_hand(gradients, weights):
+    for weight, gradient in zip(weights, gradients):
+        weight.assign_sub(0.1 * gradient)
+
+
+descent = keras.optimizers.SGD(0.1)
+worn, kept = slope_by_itself(by_hand), slope_by_itself(descent.apply)
+print(f"by hand {worn:.3f}, by an optimizer of Keras {kept:.3f}")
+assert worn > 1e-3 and kept == 0
+
+# %% [markdown]
+# **Why:** TFP keeps the mask as a *constraint* of the weights. Keras' optimizers apply it after each step; a step by hand does not, cut weights come back, and the log-determinant is wrong from then on.
+# **Cure:** an optimizer of Keras, or `weight.assign(weight.constraint(weight))` after the step.
+#
 # ### the cache passes every inverse
 #
 # **Where:** checks such as `b.inverse(b.forward(x))`.
@@ -1059,6 +1095,7 @@ print(f"training=False: {tf.reduce_max(abs(back - x)):.0e}")
 
 # %% [markdown]
 # **Why:** while it trains, `inverse` uses the batch's mean and `forward` the running one: they do not undo each other, and the density of a point depends on its batch.
+# Even `log_prob` mixes the two: the batch's statistics for the latent point, the running ones for the log-determinant; [section 5.8](05_tfp_flows.ipynb#58-batch-normalisation) shows it, and a formula to train with.
 # **Cure:** after training, a bijector of the same layer with `training=False`.
 # The layer must be one of `tf_keras`: another says `batchnorm_layer must be an instance of tf_keras.layers.BatchNormalization`.
 #

@@ -49,7 +49,7 @@ def judged(settings, log_prob, seconds) -> dict:
 
 
 def mixture(settings, seed):
-    """Gaussians with full covariance; one of them is the first row of a table."""
+    """Gaussians with full covariance."""
     from sklearn.mixture import GaussianMixture
 
     (train, *_), _ = points(settings["source"], settings["dim"])

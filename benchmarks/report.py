@@ -162,7 +162,7 @@ def ranked(folder: Path) -> list[tuple[Row, list[dict]]]:
     found = [
         (row, figures)
         for row, figures in measured("moons", folder)
-        if of_module(row, "moons") and not row.tuning
+        if not (row.tuning or of_module(row, "contest") or of_module(row, "posterior"))
     ]
 
     def middle(figures, name):
@@ -452,6 +452,19 @@ def limits(folder: Path) -> str:
     return "\n\n".join([table([*head, "parameters"], rows), where(found)])
 
 
+def few(folder: Path) -> str:
+    """Chapter 5's chain on 800 points."""
+    found = [p for p in measured("ladders", folder) if of_module(p[0], "few")]
+    names = ("kl_bulk", "kl_plane", "training_nll", "validation_nll")
+    rows = []
+    for row, figures in found:
+        cells = [spread(figures, name) for name in (*names, "best_validation_nll")]
+        rows.append([row.name.partition(", ")[2], *cells])
+    head = ["of the chain", "KL, bulk", "KL, plane", "training NLL, last epoch"]
+    head += ["validation NLL, last epoch", "validation NLL, best epoch"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
 def autoencoders(folder: Path) -> str:
     """Chapter 1's networks beside principal components."""
     found = [p for p in measured("images", folder) if of_module(p[0], "autoencoders")]
@@ -585,6 +598,7 @@ TABLES = {
     "contest": contest,
     "posterior": posterior,
     "limits": limits,
+    "few": few,
     "digits": digits,
     "autoencoders": autoencoders,
     "variational": variational,

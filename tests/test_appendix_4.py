@@ -231,3 +231,68 @@ def test_the_pass_is_the_lowest_point_of_the_best_way():
     assert height_of_pass(with_a_bridge) == pytest.approx(-1.0, abs=1e-3)
     truth = TwoMoons()
     assert height_of_pass(truth.log_prob) == pytest.approx(-13.6, abs=0.3)
+
+
+# ------------------------------------------------------------------ one by one
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: take("build_spline_flow")(4, 2, width=8, bins=4),
+        lambda: take("build_nice")(4, couplings=2, width=8),
+        lambda: take("build_two_pieces")(couplings=2, width=8),
+        lambda: take("build_given_moon")(couplings=2, width=8),
+    ],
+)
+def test_couplings_take_turns(build):
+    flow = shaken(build(), scale=0.3)
+    dim = len(flow.couplings[0].mask)
+    x = np.random.default_rng(5).normal(size=(100, dim)).astype("float32")
+    slopes = np.abs(checks.jacobian(lambda x: flow.inverse(x)[0], x)).max(axis=0)
+    assert slopes[0, 1] > 1e-6 and slopes[1, 0] > 1e-6
+
+
+def test_no_pair_is_drawn_twice():
+    source = take("PairsOfMoons")(8)
+    drawn = [np.split(source.sample(50, seed), 4, axis=1) for seed in (0, 1, 2, 3)]
+    assert len({pair.tobytes() for pairs in drawn for pair in pairs}) == 16
+
+
+def test_all_pairs_count():
+    source = take("PairsOfMoons")(6)
+    u = source.sample(20, seed=1).astype("float64")
+    for pair in range(3):
+        moved = u.copy()
+        moved[:, 2 * pair] += 0.05
+        one = source.truth.log_prob(moved[:, 2 * pair : 2 * pair + 2])
+        one -= source.truth.log_prob(u[:, 2 * pair : 2 * pair + 2])
+        assert np.allclose(source.log_prob(moved) - source.log_prob(u), one, atol=1e-6)
+
+
+def test_a_draw_given_a_moon_is_of_that_moon():
+    flow = shaken(take("build_given_moon")(couplings=4, width=8), scale=0.3)
+    for moon in (0.0, 1.0):
+        c = np.full((50, 1), moon, "float32")
+        x = ops.convert_to_numpy(flow.sample_given(c, seed=3))
+        z = ops.convert_to_numpy(flow.inverse(np.c_[x, c])[0])[:, :2]
+        assert np.allclose(z, keras.random.normal((50, 2), seed=3), atol=1e-3)
+
+
+def test_draws_of_two_pieces_have_their_spread():
+    flow = shaken(take("build_two_pieces")(couplings=2, width=8))
+    z = ops.convert_to_numpy(flow.inverse(flow.sample(8_000, seed=1))[0])
+    off = z - flow.CENTRES[(z[:, 0] > 0).astype(int)]
+    assert np.allclose(off.std(axis=0), 1, atol=0.05)
+
+
+def test_a_fresh_spline_flow_is_the_identity():
+    flow = take("build_spline_flow")(4, 2, width=8, bins=4)
+    x = np.random.default_rng(5).normal(size=(50, 4)).astype("float32")
+    assert np.allclose(flow.inverse(x)[0], x, atol=1e-5)
+
+
+def test_tfps_spline_coupling_for_three():
+    coupling = take("spline_coupling")(dim=3, kept=1, width=8, bins=4)
+    x = np.random.default_rng(5).normal(size=(50, 3)).astype("float32")
+    assert np.allclose(coupling.forward(x), x, atol=1e-4)

@@ -292,3 +292,115 @@ def test_draws_are_fresh_in_each_step():
         shift = next(v for v in flow.trainable_variables if v.shape == (2,))
         means.append(np.abs(shift.numpy()).max())
     assert max(means) < 0.12
+
+
+# ------------------------------------------------------------------ one by one
+
+
+def largest_log_scale(kind, bound):
+    rng = np.random.default_rng(6)
+    if kind == "by hand":
+        layer = shaken(MAF(build_made(3, (8, 8)), bound), rng, 20.0)
+        return np.abs(layer.mu_and_alpha(10 * X[:, [0, 1, 0]])[1]).max()
+    if kind == "masked":
+        module = shaken(MaskedShiftAndLogScale(3, (8, 8), bound=bound), rng, 20.0)
+        return np.abs(module(10 * X[:, [0, 1, 0]])[1]).max()
+    Module = definitions("05_tfp_flows", "ShiftAndLogScale")
+    module = shaken(Module(1, 1, 8, bound=bound), rng, 20.0)
+    return np.abs(module(10 * X[:, :1], 1)[1]).max()
+
+
+@pytest.mark.parametrize("bound", [0.5, 1.0, 5.0])
+@pytest.mark.parametrize("kind", ["by hand", "masked", "coupling"])
+def test_a_bound_is_reached_and_not_passed(kind, bound):
+    largest = largest_log_scale(kind, bound)
+    assert 0.9 * bound < largest <= bound
+
+
+@pytest.mark.parametrize("bound", [1.0, 5.0])
+def test_the_bound_is_by_tanh_of_u_over_bound(bound):
+    """bound * tanh(u / bound) is u near 0: bound * tanh(u) is not."""
+    x = X[:, [0, 1, 0]]
+    layer = shaken(MAF(build_made(3, (8,)), bound), np.random.default_rng(1))
+    module = shaken(
+        MaskedShiftAndLogScale(3, (8,), bound=bound), np.random.default_rng(1)
+    )
+    for made, found in ((layer.made, layer.mu_and_alpha(x)), (module.made, module(x))):
+        mu, u = np.moveaxis(np.asarray(made(x)), -1, 0)
+        assert np.allclose(found[0], mu, atol=1e-6)
+        assert np.allclose(found[1], bound * np.tanh(u / bound), atol=1e-5)
+
+
+def test_settings_of_a_masked_flow_arrive():
+    flow = shaken(
+        density(masked_flow(2, (8,), bound=5.0)), np.random.default_rng(6), 20.0
+    )
+    assert np.abs(log_det(flow.bijector)(10 * X)).max() > 2.5
+
+
+def test_the_base_is_standard_normal():
+    found = density(tfb.Identity()).log_prob([[0.0, 0.0], [1.0, 2.0]])
+    assert np.allclose(found, [-np.log(2 * np.pi), -np.log(2 * np.pi) - 2.5], atol=1e-5)
+
+
+def test_a_fresh_made_gives_zeros():
+    assert not np.asarray(build_made(4, (8,))(X[:, [0, 1, 0, 1]])).any()
+
+
+def test_affine_and_additive_couplings_keep_the_first_of_three():
+    x = np.random.default_rng(2).normal(size=(50, 3)).astype("float32")
+    for make in (affine_coupling, additive_coupling):
+        for kept in (1, 2):
+            b = shaken(make(3, kept=kept, width=8), np.random.default_rng(1), 0.3)
+            z = b.inverse(x)
+            assert np.array_equal(z[:, :kept], x[:, :kept])
+            assert (np.abs(z - x)[:, kept:].max(axis=0) > 1e-3).all()
+            checks.log_det_error(b.inverse, log_det(b), x, 1e-4)
+
+
+def test_a_chain_turns_the_order_round():
+    flow = shaken(chain(lambda: affine_coupling(width=8), 2), np.random.default_rng(1))
+    assert (np.abs(checks.jacobian(flow.bijector.inverse, X)).max(axis=0) > 1e-6).all()
+
+
+def test_a_negative_slope_is_a_dependency():
+    assert np.diag(dependency(lambda x: ops.stack([0 * x, -x], axis=-1), X)).all()
+
+
+def test_more_variables_than_expected_are_noticed():
+    with pytest.raises(AssertionError, match="6 variables, expected 5"):
+        variables_of(density(masked_flow(2, (8, 8))), 5)
+
+
+def test_the_posteriors_flow_draws_in_one_pass():
+    flow = posterior_flow(3)
+    parts = [b for b in flow.bijector.bijectors if not isinstance(b, tfb.Permute)]
+    assert len(parts) == 3 and all(b.name.startswith("invert") for b in parts)
+
+
+def test_beta_rises_from_start_to_one():
+    total, least, last = (tf.Variable(v) for v in (0.0, 9.0, 0.0))
+
+    def log_density(x, beta):
+        total.assign_add(beta)
+        least.assign(tf.minimum(least, beta))
+        last.assign(beta)
+        return -0.5 * tf.reduce_sum(x**2, axis=1)
+
+    fit_to_density(gaussian(), log_density, steps=100, start=0.01)
+    expected = [min(1.0, 0.01 ** (1 - n / 80)) for n in range(100)]
+    assert float(least) == pytest.approx(0.01) and float(last) == 1
+    assert float(total) == pytest.approx(sum(expected), rel=1e-4)
+
+
+def test_another_seed_draws_other_points():
+    ends = []
+    for seed in (0, 1):
+        flow = gaussian()
+        fit_to_density(
+            flow, lambda x, beta: -0.5 * tf.reduce_sum(x**2, axis=1), 20, seed=seed
+        )
+        ends.append(
+            np.concatenate([v.numpy().ravel() for v in flow.trainable_variables])
+        )
+    assert np.abs(ends[0] - ends[1]).max() > 1e-5

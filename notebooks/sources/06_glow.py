@@ -1179,7 +1179,7 @@ print(f"area under the curve of Glow's bits minus PNG's bits: {corrected:.3f}")
 # %% [markdown]
 # For both kinds of images the bits follow the size of the PNG file closely. So it is mostly how simple an image is that its likelihood measures, and little of what it shows. (An image that is 128 or 255 all over is simple, too, and costs much: no garment has such a border.) Serrà et al. take the complexity off and tell MNIST from clothes by what is left. Here that does not help: both kinds lie on one line, and the score is as good as a coin. Kirichenko et al. (2020) see the reason in what a flow learns, correlations between neighbouring pixels, which digits and clothes share.
 #
-# The warning: a high likelihood does not say that an image belongs. Two moons were different, in section 5.12, since strange points lay where no data were.
+# The warning: a high likelihood does not say that an image belongs. Two moons are different: there a point that is strange lies where no data are.
 
 # %% [markdown]
 # ## 6.11 All models in one table

@@ -21,7 +21,7 @@
 # The experiment of section 5.6 is that of [an article by C. Kang](https://goodboychan.github.io/python/coursera/tensorflow_probability/icl/2021/09/08/01-AutoRegressive-flows-and-RealNVP.html) on TFP's bijectors.
 #
 # **Needs**: [chapter 4](04_realnvp.ipynb), TensorFlow, and nothing to download.
-# About 7 minutes on two CPU cores (Intel Xeon with AVX-512); about twice as long on older ones.
+# About 4 minutes on two CPU cores (Intel Xeon with AVX-512); about twice as long on older ones.
 
 # %%
 import subprocess
@@ -273,7 +273,9 @@ assert not np.triu(slopes).any() and np.tril(slopes, -1).any()
 #
 # $$\log p(x) = \log p_Z(z) - \sum_{i=1}^{D} \alpha_i(x_{<i}). \tag{5.3}$$
 #
-# (In chapter 4, $s$ and $t$ belong to the way x → z. Here $\alpha$ and $\mu$ belong to the way z → x, as in the paper and in TFP. Hence the minus.)
+# (In chapter 4, $s$ and $t$ belong to the way x → z.
+# Here $\alpha$ and $\mu$ belong to the way z → x, as in the paper and in TFP.
+# Hence the minus.)
 #
 # Two directions, and two prices:
 
@@ -575,7 +577,9 @@ assert (ratio.iloc[-1] > course.choose(full=8, quick=1.5)).all()
 # A `TransformedDistribution` sends draws of a base distribution forward, and has the density of what comes out.
 #
 # `MaskedShiftAndLogScale` keeps the network and bounds the log-scale, as ours does.
-# (TFP's first use of the network makes its variables, so it is called once. The masks are constraints of the weights, which Keras' optimizers apply after each step. TFP hands further arguments on as `**condition`.)
+# (TFP's first use of the network makes its variables, so it is called once.
+# The masks are constraints of the weights, which Keras' optimizers apply after each step.
+# TFP hands further arguments on as `**condition`.)
 
 # %% tags=["definitions"]
 import tensorflow as tf
@@ -853,8 +857,7 @@ plots.curves(
 
 # %% [markdown]
 # The article's numbers come out: about 2.1 for one MAF, still falling, and for the chain around 1.3 to 1.5, leaping up and down (some peaks are beyond the frame), with a training loss below.
-# The KL is worse than the 200 validation points let one think.
-# The chain's is above that of the one MAF: in a few places it gives the moons next to no density, $\log q$ of minus thousands, and 200 points do not fall there.
+# The KL is worse than the 200 validation points let one think: in a few places the chain gives the moons next to no density, $\log q$ of minus thousands, and 200 points do not fall there.
 #
 # Three cures: keep the weights of the best epoch on validation points; bound the log-scale by 1, by chapter 4's rule; more data.
 # First the two together, on the same 800 points; then 30,000 points, with a smaller network and the schedule that the rest of the chapter has.
@@ -898,7 +901,7 @@ ladders = results.benchmarked("ladders")
 
 def three_seeds(runs, name, digits=4):
     values = sorted(run[name] for run in runs)
-    said = [f"{v:.{digits}f}" for v in values]
+    said = [f"{v:.{digits}f}" if v < 1_000 else "over 1,000" for v in values]
     return f"{said[len(said) // 2]} ({said[0]} to {said[-1]})"
 
 
@@ -908,7 +911,9 @@ for bound in (5, 1):
         print(f"bound {bound}, {epoch} epoch:", three_seeds(runs, "kl_bulk", 2))
 
 # %% [markdown]
-# CURES
+# The bound did.
+# Without it all three seeds are far off, one by tens of thousands of nats, and the epoch that validation points like best is no better than the last: 200 points do not see the few places that ruin it.
+# With it every seed is at 0.15 to 0.20 nats, at the last epoch and at the best alike.
 
 # %%
 if course.profile() == "full":
@@ -916,7 +921,7 @@ if course.profile() == "full":
     assert one_history["val_loss"][-1] < 2.2, "the article has 2.15"
     assert min(six_history["val_loss"]) < 1.6, "the article has 1.52"
     assert six_history["loss"][-1] < six_history["val_loss"][-1] - 0.1
-    assert kl["best epoch, bound 1"] < 0.5 * kl[f"{LAYERS} MAFs"]
+    assert kl["best epoch, bound 1"] < kl[f"{LAYERS} MAFs"]
     assert kl[f"64 units, {TRAIN_POINTS:,} points"] < 0.5 * kl["best epoch, bound 1"]
 
 # %% [markdown]
@@ -1456,7 +1461,7 @@ draw_posteriors(
 
 # %% [markdown]
 # The Gaussian lies along the straight part of one ridge.
-# The IAF follows its ridge round the bend, and as far as that ridge goes it is almost exact.
+# The IAF, in the run that is stored here, follows one ridge round the bend, and as far as that ridge goes it is almost exact.
 # What it misses is the other ridge.
 # If $q$ is one half of $p$, then $q = 2p$ where it lives, and $\mathrm{KL}(q \,\|\, p) = \log 2 = 0.693$: that is the price of half of the truth, perfectly modelled, and the IAF pays it to within 0.01.
 #
@@ -1487,7 +1492,7 @@ draw_posteriors(
 )
 
 # %% [markdown]
-# Both ridges, in this run.
+# Both ridges, in the run that is stored here.
 # Does it always work?
 # `make bench` trained ten seeds of each:
 
@@ -1525,21 +1530,21 @@ axis.set(
 )
 plots.show(
     figure,
-    alt="Marks of ten seeds: Gaussians near 0.93, IAFs at log 2, tempered IAFs "
-    "mostly well below, and some at log 2",
+    alt="Marks of ten seeds: Gaussians at 0.93; IAFs, seven at log 2 and three near "
+    "0.1; tempered IAFs, nine between 0.1 and 0.4 and one above log 2",
 )
 
 # %% [markdown]
 # The dotted line is $\log 2$, the price of one lost ridge.
 # (A seed has both ridges if more than a twentieth of its draws are on either.)
-# Without tempering every seed ends there.
-# With it most seeds find both, and pay for a bridge between the ridges and for giving one more than its half; a few still lose one.
-# It helps, and promises nothing.
+# Without tempering seven of ten seeds end there, and three happen to keep both.
+# With it nine keep both, at 0.12 to 0.35 nats, for a bridge between the ridges and for giving one of them more than its half; one seed lost a ridge all the same.
+# So tempering helps, and promises nothing.
 # One has to know, or check, that there is a second ridge, for the loss does not say: the flow on one ridge looks finished.
 
 # %%
 if course.profile() == "full":
-    assert abs(reverse_kl(cold)[0] - np.log(2)) < 0.02 and kl < 0.6
+    assert reverse_kl(cold)[0] < np.log(2) + 0.05 and kl < 1
 
 # %% [markdown]
 # ## What we measured
@@ -1553,13 +1558,19 @@ results.record("05_tfp_flows", data=data.name, seconds=total, rows=rows)
 # %% [markdown]
 # ## Summary
 #
-# - Every density is a product of conditional densities of single numbers. MADE gives the parameters of all of them in one pass, because paths from $x_j$ to the outputs of $i \le j$ are cut.
-# - MAF reads $x$: its density takes one pass, its samples $D$. IAF reads $z$: the other way round. Couplings take one pass both ways and change less in a layer.
-# - TFP has them all. Count the variables before training.
-# - A flow with many weights and no bound fits 800 points and is worthless elsewhere. The best epoch on validation points helps, a bound on the log-scale helps more, and data most.
+# - Every density is a product of conditional densities of single numbers.
+#   MADE gives the parameters of all of them in one pass, because paths from $x_j$ to the outputs of $i \le j$ are cut.
+# - MAF reads $x$: its density takes one pass, its samples $D$.
+#   IAF reads $z$: the other way round.
+#   Couplings take one pass both ways and change less in a layer.
+# - TFP has them all.
+#   Count the variables before training.
+# - A flow with many weights and no bound on its log-scales fits 800 points, and may be worthless between them without a validation point that says so.
+#   The bound cures that; more data do the rest.
 # - A coupling keeps the first coordinates; a permutation gives the others their turn.
 # - While it trains, batch normalisation has two answers for one point, and TFP's `log_prob` mixes them.
-# - Trained on its own draws, a flow approximates a density that is known up to a constant. It is content with a part of it; tempering often finds the rest.
+# - Trained on its own draws, a flow approximates a density that is known up to a constant.
+#   It is content with a part of it; tempering often finds the rest.
 #
 # [Appendix A4](A4_which.ipynb) asks which flow to take for what.
 # [Chapter 6](06_glow.ipynb) takes couplings to images.
@@ -1590,10 +1601,11 @@ assert (first @ last)[0, 2] == 4
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 2
-# mu_1 and alpha_1 see nothing: they are two constants (biases). x₂ gets scale and shift
-# by functions of x₁, and x₁ = mu_1 + e^alpha_1 z₁. So z → x is: first x₁ = a + b z₁ for
-# two constants, then a coupling that keeps x₁. Chains of MAFs, IAFs and couplings are
-# the same functions in 2-D, but for constants: their seeds differ, not their families.
+# mu_1 and alpha_1 see nothing: they are two constants (biases). x₂ gets scale and
+# shift by functions of x₁, and x₁ = mu_1 + e^alpha_1 z₁. So z → x is: first x₁ = a +
+# b z₁ for two constants, then a coupling that keeps x₁. Chains of MAFs, IAFs and
+# couplings are the same functions in 2-D, but for constants: their seeds differ, not
+# their families.
 layer = MAF(shaken(build_made(2, (16, 16)), rng))
 mu, alpha = (ops.convert_to_numpy(v) for v in layer.mu_and_alpha(data.x_test[:200]))
 assert np.ptp(mu[:, 0]) == np.ptp(alpha[:, 0]) == 0
@@ -1620,9 +1632,10 @@ def suspect_masks(dim, hidden):
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 3
-# The last comparison must be strict. With <=, the outputs of coordinate i see x_i: the
-# Jacobian's diagonal is then not e^-alpha alone, so equation 5.3 is wrong. The paths
-# show it on the diagonal, and `dependency` would, too; so would the log-determinant.
+# The last comparison must be strict. With <=, the outputs of coordinate i see x_i:
+# the Jacobian's diagonal is then not e^-alpha alone, so equation 5.3 is wrong. The
+# paths show it on the diagonal, and `dependency` would, too; so would the log-
+# determinant.
 suspect, right = (
     np.linalg.multi_dot(masks(4, [6, 6])).T for masks in (suspect_masks, made_masks)
 )
@@ -1639,9 +1652,9 @@ assert np.diag(suspect).any() and not np.diag(right).any()
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 4
-# The misfit is divided by the variance, so five times the noise is the power 1/25. The
-# ridges are then wide and nearly meet at the origin: the posterior is closer to one
-# cloud, draws fall on both sides from the start, and nothing is lost.
+# The misfit is divided by the variance, so five times the noise is the power 1/25.
+# The ridges are then wide and nearly meet at the origin: the posterior is closer to
+# one cloud, draws fall on both sides from the start, and nothing is lost.
 def log_noisy(theta, beta=1.0):
     return log_posterior(theta, beta / 25)
 
@@ -1665,15 +1678,15 @@ assert kl_noisy < course.choose(full=0.1, quick=0.5)
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 5
-# The density is the mean of q at theta and at -theta: log q̄ = log(q(θ) + q(-θ)) - log 2.
-# Where q lives on one ridge, q(-θ) is next to 0 there, and log q̄ = log q - log 2: the
-# KL of 0.693 + ε becomes ε.
+# The density is the mean of q at theta and at -theta: log q̄ = log(q(θ) + q(-θ)) -
+# log 2. Where q lives on one ridge, q(-θ) is next to 0 there, and log q̄ = log q -
+# log 2: the KL of 0.693 + ε becomes ε.
 made_points, _ = forward_and_log_q(cold, rng.normal(size=(5_000, 2)).astype("float32"))
 both = np.stack([cold.log_prob(made_points + 0.0), cold.log_prob(0.0 - made_points)])
 log_mean = np.logaddexp(*both) - np.log(2)
 kl_flipped = (log_mean - log_posterior(made_points).numpy()).mean() + log_z
 print(f"with the sign flipped: KL {kl_flipped:.4f}")
-assert kl_flipped < reverse_kl(cold)[0] - course.choose(full=0.5, quick=0.1)
+assert kl_flipped < course.choose(full=0.25, quick=0.5)
 
 # %% [markdown]
 # ## References

@@ -1009,7 +1009,8 @@ print(f"by hand {worn:.3f}, by an optimizer of Keras {kept:.3f}")
 assert worn > 1e-3 and kept == 0
 
 # %% [markdown]
-# **Why:** TFP keeps the mask as a *constraint* of the weights. Keras' optimizers apply it after each step; a step by hand does not, cut weights come back, and the log-determinant is wrong from then on.
+# **Why:** TFP keeps the mask as a *constraint* of the weights.
+# Keras' optimizers apply it after each step; a step by hand does not, cut weights come back, and the log-determinant is wrong from then on.
 # **Cure:** an optimizer of Keras, or `weight.assign(weight.constraint(weight))` after the step.
 #
 # ### the cache passes every inverse

@@ -252,7 +252,8 @@ assert error < 1e-6
 # `make bench PART=moons` ran six families on the four densities, by these rules:
 #
 # - everybody gets the same 20,000 training points; flows train for 80 epochs;
-# - three trials for each family on each density: mixtures with 10, 30 and 100 components; flows as they are, with wider networks, and with a smaller rate. Weights and seconds are not equal, and [the benchmark's page](../docs/benchmark.md#known-densities-in-8-and-32-dimensions) has both;
+# - three trials for each family on each density: mixtures with 10, 30 and 100 components; flows as they are, with wider networks, and with a smaller rate.
+#   Weights and seconds are not equal, and [the benchmark's page](../docs/benchmark.md#known-densities-in-8-and-32-dimensions) has both;
 # - 5,000 validation points choose among the three, with a seed that is not reported;
 # - then three seeds, and KL(truth ‖ model) by 10,000 new draws, each with its exact density.
 #
@@ -306,8 +307,12 @@ plots.show(
 # %% [markdown]
 # Orange is the lowest, and the short black lines are the ranges of three seeds.
 #
-# - **Moons**: the spline flow is first by far, in both dimensions. In 32 dimensions MAF, IAF and RealNVP follow, then NICE and the mixture; in 8 the mixture is last, and the four other flows are close together. A possible reason: the structure is a *product* of parts, which a flow may learn one by one, while a mixture has to cover all their combinations.
-# - **Clusters**: the mixture is first by far. A few Gaussians for each bent cluster: that is what a mixture is (100 of them were chosen in 8 dimensions, 30 in 32). Among flows MAF is first in both dimensions, and the spline flow, which won on the moons, is last in 32.
+# - **Moons**: the spline flow is first by far, in both dimensions.
+#   In 32 dimensions MAF, IAF and RealNVP follow, then NICE and the mixture; in 8 the mixture is last, and the four other flows are close together.
+#   A possible reason: the structure is a *product* of parts, which a flow may learn one by one, while a mixture has to cover all their combinations.
+# - **Clusters**: the mixture is first by far.
+#   A few Gaussians for each bent cluster: that is what a mixture is (100 of them were chosen in 8 dimensions, 30 in 32).
+#   Among flows MAF is first in both dimensions, and the spline flow, which won on the moons, is last in 32.
 #
 # So there is no best flow.
 # There is a family that suits the data, and one finds it by validation points, with a mixture among the contestants.
@@ -460,7 +465,8 @@ plots.maps(
 # What it gets wrong is the profile across a moon: its log density falls with the *area*, that is, in proportion to the distance from the arc, where the truth's falls with its square.
 # Hence the sharp dark line in the middle; it costs 0.041 nats.
 # The trained NICE is worse in another way: its density is uneven along the arcs, dark at the inner ends and faint at the outer ones.
-# (It has had 60 epochs. The rows of `make bench` have 80 and are nearer, 0.079 to 0.108.)
+# (It has had 60 epochs.
+# The rows of `make bench` have 80 and are nearer, 0.079 to 0.108.)
 # So most of what it loses is not what it *cannot* do in principle, but what its couplings and the optimizer do not find.
 #
 # How far can one push it?
@@ -529,8 +535,11 @@ print(f"the pass of the truth: log p = {pass_of_truth:.1f}")
 # %% [markdown]
 # What can be done about it?
 #
-# - **A base in two pieces**: latent points come from two Gaussians, at $(-3, 0)$ and $(3, 0)$. Nobody says which is for which moon.
-# - **Being told**: a flow of $p(x \mid c)$ that is told the moon $c$, 0 for the upper and 1 for the lower. It needs no more than chapter 4's couplings on three coordinates $(x_1, x_2, c)$, with masks that always keep the third. Each moon then has a Gaussian of its own.
+# - **A base in two pieces**: latent points come from two Gaussians, at $(-3, 0)$ and $(3, 0)$.
+#   Nobody says which is for which moon.
+# - **Being told**: a flow of $p(x \mid c)$ that is told the moon $c$, 0 for the upper and 1 for the lower.
+#   It needs no more than chapter 4's couplings on three coordinates $(x_1, x_2, c)$, with masks that always keep the third.
+#   Each moon then has a Gaussian of its own.
 
 
 # %% tags=["definitions"]
@@ -716,7 +725,8 @@ plots.drawing("spline_knots")
 # In a coupling, the spline leads from $x$ to $z$ and its inverse makes samples.
 #
 # First, from the network's numbers to knots.
-# (Zeros from the network must give the identity: equal bins, and slopes 1. The constant `UNIT` sees to the slopes.)
+# (Zeros from the network must give the identity: equal bins, and slopes 1.
+# The constant `UNIT` sees to the slopes.)
 
 # %% tags=["definitions"]
 LEAST = 1e-3  # the least fraction of a bin, and the least slope
@@ -961,7 +971,8 @@ assert spline_kl.plane < course.choose(full=0.02, quick=1.3)
 #
 # The moons in eight dimensions, 20,000 points: a mixture of 100 Gaussians, chapter 4's RealNVP, and the spline flow.
 # KL(truth ‖ model) is again by 10,000 new draws; one Gaussian is at 4.3.
-# (Flows are kept at the best epoch on 2,000 held-out points. Their training loss is about a nat below: 20,000 points are few for so many weights.)
+# (Flows are kept at the best epoch on 2,000 held-out points.
+# Their training loss is about a nat below: 20,000 points are few for so many weights.)
 
 # %%
 from sklearn.mixture import GaussianMixture
@@ -1092,8 +1103,10 @@ results.record("A4_which", data=data.name, seconds=spent, rows=figures)
 # ## Summary
 #
 # - On bent moons in 8 and 32 dimensions spline couplings were first by far, on bent clusters a mixture of Gaussians: no family is best, and validation points choose.
-# - NICE moves areas and keeps their size. The best density it could have follows from the areas of level sets alone, and its KL on two moons is 0.041; with many weights and long training NICE comes to about a third above it.
-# - The pass between two moons measures the thread that a flow leaves. A condition cuts it; a base of two Gaussians, which is still one density, did not.
+# - NICE moves areas and keeps their size.
+#   The best density it could have follows from the areas of level sets alone, and its KL on two moons is 0.041; with many weights and long training NICE comes to about a third above it.
+# - The pass between two moons measures the thread that a flow leaves.
+#   A condition cuts it; a base of two Gaussians, which is still one density, did not.
 # - A rational-quadratic spline is given by its knots and slopes, is undone by a quadratic equation, and must meet the identity at the edge of its square.
 # - Bound log-scales by 1, or be the identity far out.
 #
@@ -1109,9 +1122,9 @@ results.record("A4_which", data=data.name, seconds=spent, rows=figures)
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 1
-# A runs evenly from 0 to 1 over the first region, which has 2/3 of the probability, and
-# from 1 to 3 over the second: E[A] = 2/3 · 1/2 + 1/3 · 2 = 1. The entropy is
-# H = -(2/3) log(2/3) - (1/3) log(1/6), and the floor 1 + log E[A] - H.
+# A runs evenly from 0 to 1 over the first region, which has 2/3 of the probability,
+# and from 1 to 3 over the second: E[A] = 2/3 · 1/2 + 1/3 · 2 = 1. The entropy is H =
+# -(2/3) log(2/3) - (1/3) log(1/6), and the floor 1 + log E[A] - H.
 H = -(2 / 3) * np.log(2 / 3) - (1 / 3) * np.log(1 / 6)
 area_up_to = (np.arange(300_000) + 0.5) * 1e-5
 p = np.where(area_up_to < 1, 2 / 3, 1 / 6)
@@ -1129,8 +1142,8 @@ assert np.isclose(1 - H, by_sum, atol=1e-4)
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 2
 # It models what it is shown: nine tenths of the upper moon and one tenth of the lower
-# one, in two pieces again, so a thread comes back. Asked for moon 0, it draws a point of
-# the lower moon once in ten times.
+# one, in two pieces again, so a thread comes back. Asked for moon 0, it draws a point
+# of the lower moon once in ten times.
 wrong = np.random.default_rng(0).random(len(with_moon)) < 0.1
 mislabelled = with_moon.copy()
 mislabelled[wrong, 2] = 1 - mislabelled[wrong, 2]
@@ -1158,8 +1171,8 @@ def safer_shares(u, limit):
 # Solution 3
 # They add up to 2 limit (1 + LEAST (K - 1)), not to 2 limit: with K = 8 bins the last
 # knot is at (5.07, 5.07). The spline then does not meet the identity at 5: there is a
-# jump, two x for some y, or none. The position of the last knot shows it, or an integral
-# that looks at the edge.
+# jump, two x for some y, or none. The position of the last knot shows it, or an
+# integral that looks at the edge.
 shares_ = ops.convert_to_numpy(safer_shares(u[:, :8], 5.0))
 print("sum of the widths:", shares_.sum().round(4), "in place of 10")
 assert abs(shares_.sum() - 10) > 0.05

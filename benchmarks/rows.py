@@ -61,7 +61,7 @@ class Row:
 
     def key(self) -> str:
         """The fingerprint of its code and settings."""
-        code = needed(Path(inspect.getfile(self.run)), {self.run.__name__})
+        code = _code(Path(inspect.getfile(self.run)), self.run.__name__)
         text = repr((code, sorted(self.settings.items())))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -101,6 +101,12 @@ def needed(path: Path, names: set[str]) -> list:
                 waiting += [w for n in ast.walk(statement) for w in _from_chapter(n)]
                 waiting += [w for n in ast.walk(statement) for w in _from_benchmarks(n)]
     return [found[place] for place in sorted(found)]
+
+
+@functools.cache
+def _code(path: Path, name: str) -> list:
+    """What one function of a file rests on; many rows share theirs."""
+    return needed(path, {name})
 
 
 @functools.cache

@@ -840,17 +840,19 @@ results.table(few_rows)
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 epochs = range(1, FEW_EPOCHS + 1)
-plots.curves(
-    {
-        "one MAF, validation": (epochs, one_history["val_loss"]),
-        f"{LAYERS} MAFs, training": (epochs, six_history["loss"]),
-        f"{LAYERS} MAFs, validation": (epochs, six_history["val_loss"]),
-    },
-    x_label="epoch",
-    y_label="NLL (nats)",
-    levels={"the truth on these validation points": -truth.log_prob(x_held).mean()},
-    y_limits=(1.0, 4.0),
-    marks=False,
+figure, axis = plt.subplots(figsize=(plots.WIDTH, 3.6))
+for (name, values), colour, width in (
+    (("one MAF, validation", one_history["val_loss"]), 0, 1.5),
+    ((f"{LAYERS} MAFs, validation", six_history["val_loss"]), 2, 0.7),
+    ((f"{LAYERS} MAFs, training", six_history["loss"]), 1, 1.5),
+):
+    axis.plot(epochs, values, color=plots.COLOURS[colour], linewidth=width, label=name)
+level = {"color": "0.4", "linestyle": "--", "label": "the truth, validation"}
+axis.axhline(-truth.log_prob(x_held).mean(), **level)
+axis.set(xlabel="epoch", ylabel="NLL (nats)", ylim=(1.0, 4.0))
+axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+plots.show(
+    figure,
     alt="The chain's training loss goes on falling, and its validation loss leaps up "
     "and down far above it",
 )

@@ -19,7 +19,7 @@
 # **In the book**: beyond it; section 6.3 of *Generative Deep Learning* has RealNVP alone.
 #
 # **Needs**: [chapters 4](04_realnvp.ipynb) and [5](05_tfp_flows.ipynb), TensorFlow and TFP, and nothing to download.
-# About 5 minutes on two CPU cores (Intel Xeon with AVX-512); about twice as long on older ones.
+# About 3 minutes on two CPU cores (Intel Xeon with AVX-512); about twice as long on older ones.
 
 # %%
 import subprocess
@@ -987,9 +987,10 @@ mixture.fit(x_train)
 x_train, x_held, x_test = (x.astype("float32") for x in (x_train, x_held, x_test))
 
 # %%
+couplings = course.choose(full=8, quick=2)
 flows = {
-    "RealNVP": build_realnvp(8, couplings=8, width=128, depth=2),
-    "spline flow": build_spline_flow(8, couplings=8, width=64, bins=8),
+    "RealNVP": build_realnvp(8, couplings, width=128, depth=2),
+    "spline flow": build_spline_flow(8, couplings, width=64, bins=8),
 }
 for name, flow in flows.items():
     train(flow, name, x_train, x_held, batch=1_000 if len(x_train) > 10_000 else 250)

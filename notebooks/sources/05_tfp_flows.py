@@ -554,7 +554,7 @@ ratio = pd.DataFrame(
 print("slow direction / fast direction:")
 print(ratio.round(1).T)
 assert list(cost.loc[("MAF", "z → x", "passes")]) == list(DIMENSIONS)
-assert (ratio.iloc[-1] > course.choose(full=8, quick=1.5)).all()
+assert (ratio.iloc[-1] > course.choose(full=8, quick=1.0)).all()
 
 # %% [markdown]
 # Filled marks are densities, open ones samples.

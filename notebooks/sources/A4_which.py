@@ -253,7 +253,7 @@ assert error < 1e-6
 #
 # - everybody gets the same 20,000 training points; flows train for 80 epochs;
 # - three trials for each family on each density: mixtures with 10, 30 and 100 components; flows as they are, with wider networks, and with a smaller rate.
-#   Weights and seconds are not equal, and [the benchmark's page](../docs/benchmark.md#known-densities-in-8-and-32-dimensions) has both;
+#   Weights are not equal, and [the benchmark's page](../docs/benchmark.md#known-densities-in-8-and-32-dimensions) has them;
 # - 5,000 validation points choose among the three, with a seed that is not reported;
 # - then three seeds, and KL(truth ‖ model) by 10,000 new draws, each with its exact density.
 #
@@ -868,7 +868,7 @@ assert np.allclose(log_det, log_slope[:, 0], atol=1e-3)
 # %% [markdown]
 # TFP's `RealNVP` takes it as a coupling by `bijector_fn`; the leaderboard's spline flow is a chain of six of these.
 # (The contest above used ours.)
-# (It takes several times longer to compile than ours; [the benchmark's page](../docs/benchmark.md#why-tfps-spline-couplings-are-slow-to-compile) says why.)
+# (It takes about three times as long to compile as ours; [the benchmark's page](../docs/benchmark.md#why-tfps-spline-couplings-are-slow-to-compile) says why.)
 
 # %% tags=["definitions"]
 import tensorflow as tf

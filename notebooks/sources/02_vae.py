@@ -1340,6 +1340,7 @@ display(results.record("02_vae", data=data.name, seconds=seconds, rows=rows_here
 # - $\log p(x)$ is the ELBO plus the gap, and the gap is how far the cloud is from the true posterior.
 # - The dice are thrown beside the path of the gradient: $z = \mu + \sigma\varepsilon$.
 # - The reconstruction term wants small clouds far apart, the KL term wants every cloud to be the prior; together they share out the region of the prior.
+#
 # - β weighs the two.
 #   A large one gives up coordinates, one after another, and in the end all.
 #   The book's 500 times a mean is a β of 2.
@@ -1525,6 +1526,7 @@ for layer in (Sampling(1), OtherSampling(1)):
 # - D. Foster. *Generative Deep Learning*, 2nd edition. O'Reilly, 2023. Section 3.2; [its code](https://github.com/davidADSP/Generative_Deep_Learning_2nd_Edition). In Korean: 만들면서 배우는 생성 AI 2판.
 # - D. P. Kingma, M. Welling. [Auto-Encoding Variational Bayes](https://arxiv.org/abs/1312.6114). ICLR, 2014. Equation 3: the bound; appendix B: the KL term.
 # - D. J. Rezende, S. Mohamed, D. Wierstra. [Stochastic Backpropagation and Approximate Inference in Deep Generative Models](https://arxiv.org/abs/1401.4082). ICML, 2014. The reparameterised gradient, found at the same time.
+#
 # - R. J. Williams. [Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning](https://link.springer.com/article/10.1007/BF00992696). Machine Learning, 1992. The score-function gradient and its baseline.
 # - I. Higgins et al. [beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework](https://openreview.net/forum?id=Sy2fzU9gl). ICLR, 2017. Equation 4.
 # - S. R. Bowman et al. [Generating Sentences from a Continuous Space](https://arxiv.org/abs/1511.06349). CoNLL, 2016. The warm-up of β.

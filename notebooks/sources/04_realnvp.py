@@ -1419,6 +1419,7 @@ results.record("04_realnvp", data=data.name, seconds=total, rows=rows)
 # - A coupling keeps a part of a point, and scales and shifts the rest by functions of the part that stays.
 #   Its inverse needs no inverse of a network, and its log-determinant is a sum.
 # - In two dimensions a coupling is two curves, and a flow is what a stack of such simple curves can bend.
+#
 # - Four checks find a wrong flow: inverse, log-determinant by automatic differentiation, integral, and a KL that is not below 0.
 # - Test points see only where test points fall.
 #   A flow whose log-scales could reach 5 was right for all of them and wrong by powers of ten where data are rare; a bound of 1 cures it.

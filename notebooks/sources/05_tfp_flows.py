@@ -542,6 +542,11 @@ plots.show(
     "and densities of IAF climb with D, the other four lines hardly",
 )
 
+# %% [markdown]
+# Filled marks are densities, open ones samples.
+# Two lines climb, MAF's samples and IAF's densities; the other four only double.
+# How many times as long does the slow direction take?
+
 # %%
 ms = cost.xs("ms", level=2)
 slow = {"MAF": ("z → x", "x → z"), "IAF": ("x → z", "z → x")}
@@ -557,9 +562,7 @@ assert list(cost.loc[("MAF", "z → x", "passes")]) == list(DIMENSIONS)
 assert (ratio.iloc[-1] > course.choose(full=8, quick=1.0)).all()
 
 # %% [markdown]
-# Filled marks are densities, open ones samples.
-# Two lines climb: MAF's samples and IAF's densities.
-# The other four only double, since a pass for 64 coordinates costs little more than one for 2.
+# A pass for 64 coordinates costs little more than one for 2, so the fast directions stay fast.
 # In few dimensions a fixed cost hides the difference; at 64, with 64 passes in place of one, the slow direction takes some twenty times as long.
 #
 # **Which one when?**
@@ -914,7 +917,7 @@ for bound in (5, 1):
 
 # %% [markdown]
 # The bound did.
-# Without it all three seeds are far off, one by tens of thousands of nats, and the epoch that validation points like best is no better than the last: 200 points do not see the few places that ruin it.
+# Without it every seed is further off, one by tens of thousands of nats at its last epoch, and two by thousands at the epoch that validation points like best: 200 points do not see the few places that ruin it.
 # With it every seed is at 0.15 to 0.20 nats, at the last epoch and at the best alike.
 
 # %%
@@ -979,6 +982,10 @@ assert np.array_equal(by_number.forward(z3)[:, 0], z3[:, 0]), "the first one is 
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 plots.drawing("permute_three")
+
+# %% [markdown]
+# Follow b: the first coupling changes it, the second keeps it and reads it, the third changes it again.
+# Does everything reach everything then?
 
 
 # %%
@@ -1118,6 +1125,11 @@ plots.show(
     "NICE's moons are uneven and joined by a visible bridge",
 )
 
+# %% [markdown]
+# MAF, IAF and RealNVP look like the truth, but for specks between the moons.
+# NICE's moons are dark at the inner ends and faint at the outer ones.
+# In numbers, and with the checks of chapter 4:
+
 # %%
 rows = []
 for name, flow in flows.items():
@@ -1135,8 +1147,8 @@ for name, flow in flows.items():
 results.table(rows)
 
 # %% [markdown]
-# All four pass the checks of chapter 4: inverse, log-determinant, integral, and a KL that is not below 0.
-# NICE is furthest from the truth; its moons are uneven, with specks between them.
+# All four pass: inverse, log-determinant, integral, and a KL that is not below 0.
+# NICE is furthest from the truth.
 # For the others one seed makes no rank.
 # `make bench` has three seeds of each, trained for twice as many epochs at twice the rate (KL over the plane in nats: median, least and most):
 
@@ -1569,6 +1581,7 @@ results.record("05_tfp_flows", data=data.name, seconds=total, rows=rows)
 #   Count the variables before training.
 # - A flow with many weights and no bound on its log-scales fits 800 points, and may be worthless between them without a validation point that says so.
 #   The bound cures that; more data do the rest.
+#
 # - A coupling keeps the first coordinates; a permutation gives the others their turn.
 # - While it trains, batch normalisation has two answers for one point, and TFP's `log_prob` mixes them.
 # - Trained on its own draws, a flow approximates a density that is known up to a constant.
@@ -1698,6 +1711,7 @@ assert kl_flipped < course.choose(full=0.25, quick=0.5)
 # - M. Germain, K. Gregor, I. Murray, H. Larochelle. [MADE: Masked Autoencoder for Distribution Estimation](https://arxiv.org/abs/1502.03509). ICML, 2015. Section 3: the masks.
 # - G. Papamakarios, T. Pavlakou, I. Murray. [Masked Autoregressive Flow for Density Estimation](https://arxiv.org/abs/1705.07057). NeurIPS, 2017. Equations 3 and 4.
 # - D. P. Kingma, T. Salimans, R. Jozefowicz, X. Chen, I. Sutskever, M. Welling. [Improved Variational Inference with Inverse Autoregressive Flow](https://arxiv.org/abs/1606.04934). NeurIPS, 2016.
+#
 # - L. Dinh, D. Krueger, Y. Bengio. [NICE: Non-linear Independent Components Estimation](https://arxiv.org/abs/1410.8516). ICLR workshop, 2015.
 # - L. Dinh, J. Sohl-Dickstein, S. Bengio. [Density estimation using Real NVP](https://arxiv.org/abs/1605.08803). ICLR, 2017. Section 3.7: batch normalisation.
 # - D. J. Rezende, S. Mohamed. [Variational Inference with Normalizing Flows](https://arxiv.org/abs/1505.05770). ICML, 2015. A flow as an approximate posterior.

@@ -239,6 +239,7 @@ plots.show(
 # - **The book's model** ends anywhere between 0.07 and 0.46 nats: at a rate that stays, the last epoch is a matter of luck, and so is a comparison by one seed.
 # - **Multiply and add**, in place of subtract and divide: no difference that three seeds resolve.
 # - **Thin and shallow networks** are worse, at this rate: from 0.21 to 0.61 in two rungs; but an epoch costs a sixtieth.
+#
 # - **The rate alone** is the first large step: 0.005 in place of 0.0001 takes 0.61 down to 0.10.
 # - **Rising and falling**: here 0.073 (0.041 to 0.086) in place of 0.100 (0.080 to 0.107), which three seeds hardly resolve; with sixteen couplings it is a factor of seven (section A2.4).
 # - **Cutting gradients**: no difference that three seeds resolve.

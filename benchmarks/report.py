@@ -465,6 +465,18 @@ def few(folder: Path) -> str:
     return "\n\n".join([table(head, rows), where(found)])
 
 
+def rungs(folder: Path) -> str:
+    """Chapter 6's models of small images, one change a rung."""
+    found = [p for p in measured("ladders", folder) if of_module(p[0], "rungs")]
+    rows = []
+    for row, figures in found:
+        bits = spread(figures, "bits_per_dim", lambda value: f"{float(value):.3f}")
+        cells = [bits, f"{figures[0]['parameters']:,}"]
+        rows.append([row.settings["rung"], *cells])
+    head = ["rung", "bits per dimension", "weights"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
 def autoencoders(folder: Path) -> str:
     """Chapter 1's networks beside principal components."""
     found = [p for p in measured("images", folder) if of_module(p[0], "autoencoders")]
@@ -599,6 +611,7 @@ TABLES = {
     "posterior": posterior,
     "limits": limits,
     "few": few,
+    "rungs": rungs,
     "digits": digits,
     "autoencoders": autoencoders,
     "variational": variational,

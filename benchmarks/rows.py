@@ -28,7 +28,7 @@ PARTS = {  # part: the modules that have its rows, each a list ROWS
     "moons": ("moons", "contest", "posterior"),
     "book": ("book",),
     "peers": ("peers", "equal"),
-    "ladders": ("tails", "splines", "limits", "few", "ladder"),
+    "ladders": ("tails", "splines", "limits", "few", "rungs", "ladder"),
     "images": (
         "images",
         "digits",

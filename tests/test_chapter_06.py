@@ -7,25 +7,38 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from benchmarks.rung_layers import BatchNorm, BatchNormFlow, build_rung
 from utils import checks, training
 from utils.chapters import definitions
+from utils.course import CourseError
 
 (
-    ActNorm, ChannelCoupling, Convolution1x1, Curve, LUConvolution, MaskedCoupling,
-    Scale, Split, Squeeze, build_glow, checkerboard, dequantise, draw_latents,
-    half_of_channels, quantise, shaken,
+    ActNorm, ChannelCoupling, ClassScale, Convolution1x1,
+    ImageFlow, LUConvolution, MaskedCoupling, Scale, Split, Squeeze, bits_of,
+    build_glow, checkerboard, conv_network, decode, dequantise,
+    draw_latents, encode, half_of_channels, or_anything, quantise, set_by_classes,
+    shaken, shares,
 ) = definitions(
-    "06_glow", "ActNorm", "ChannelCoupling", "Convolution1x1", "Curve",
-    "LUConvolution", "MaskedCoupling", "Scale", "Split", "Squeeze", "build_glow",
-    "checkerboard", "dequantise", "draw_latents", "half_of_channels", "quantise",
-    "shaken",
+    "06_glow", "ActNorm", "ChannelCoupling",
+    "ClassScale", "Convolution1x1", "ImageFlow", "LUConvolution",
+    "MaskedCoupling", "Scale", "Split", "Squeeze", "bits_of", "build_glow",
+    "checkerboard", "conv_network", "decode", "dequantise",
+    "draw_latents", "encode", "half_of_channels", "or_anything", "quantise",
+    "set_by_classes", "shaken", "shares",
 )  # fmt: skip
+RUNGS = "NICE", "log-scales", "channels", "batch norm"
+RUNGS += "ActNorm", "1×1", "no boards", "split"
 
 
 @pytest.fixture
 def rng():
     keras.utils.set_random_seed(0)
     return np.random.default_rng(0)
+
+
+def with_averages(layer, rng):
+    layer.initialise(rng.normal(1.0, 2.0, (9, 4, 4, 4)).astype("float32"))
+    return layer
 
 
 LAYERS = {
@@ -38,6 +51,7 @@ LAYERS = {
     "additive": lambda rng: MaskedCoupling(checkerboard((4, 4, 4), 1), 8, bound=0),
     "channels": lambda rng: MaskedCoupling(half_of_channels((4, 4, 4), 1), 8),
     "Glow's": lambda rng: ChannelCoupling((4, 4, 4), 8),
+    "batch norm": lambda rng: with_averages(BatchNorm(4), rng),
 }
 
 
@@ -139,7 +153,7 @@ def test_actnorm_is_set_once_also_under_fit_and_after_loading(batch, rng, tmp_pa
     training.save(flow, tmp_path / "glow")
     again = build_glow((8, 8, 1), scales=1, steps=1, width=8, seed=5)
     training.load(again, tmp_path / "glow")
-    again.initialise(255 - x)
+    again.initialise(dequantise(255 - x, 0))
     y = dequantise(x, 1)
     assert np.allclose(
         ops.convert_to_numpy(again.log_prob(y)),
@@ -211,7 +225,7 @@ def test_training_lowers_the_bits(rng):
         .astype("uint8")
     )
     flow = build_glow((8, 8, 1), scales=2, steps=2, width=8)
-    flow.initialise(x)
+    flow.initialise(dequantise(x, 0))
     flow.compile(
         keras.optimizers.Adam(3e-3), jit_compile=training.jit_compile("convolutions")
     )
@@ -221,16 +235,266 @@ def test_training_lowers_the_bits(rng):
     assert np.ravel(after)[0] < np.ravel(before)[0] - 0.3
 
 
-def test_the_curve_notes_the_mean_loss_between_two_notes_and_the_rest_of_an_epoch():
-    curve, losses = Curve(batch=2, images=4), np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    curve.on_train_begin()
+def test_the_curve_notes_the_mean_loss_between_two_notes():
+    curve, losses = (
+        training.Curve(batch=2, every=2),
+        np.array([1.0, 2.0, 3.0, 4.0, 5.0]),
+    )
     for epoch in range(2):
         curve.on_epoch_begin(epoch)
         for batch in range(5):
             curve.on_train_batch_end(batch, {"loss": losses[: batch + 1].mean()})
-        curve.on_epoch_end(epoch, {"loss": losses.mean()})
-    assert np.allclose(curve.history["loss"], 2 * [1.5, 3.5, 5.0])
-    assert (
-        curve.history["images"] == [4, 8, 10, 14, 18, 20]
-        and len(curve.history["seconds"]) == 6
+    assert np.allclose(curve.bits, 2 * [1.5, 3.5])
+    assert curve.images == [4, 8, 14, 18]
+
+
+# ------------------------------------------------------------------ 256 levels
+
+
+def test_a_density_that_knows_nothing_costs_eight_bits():
+    """The loss and the figure of a test both count 256 levels."""
+    flow = ImageFlow([], (4, 4, 1))
+    assert float(flow.compute_loss(y_pred=ops.zeros(5))) == pytest.approx(8, abs=1e-6)
+    known = build_glow((4, 4, 1), 1, 1, 4, classes=3)
+    joint = ops.zeros((5, 3)) - np.log(3)
+    loss = known.compute_loss(y=np.array([0, 1, 2, 0, 1]), y_pred=joint)
+    assert float(loss) == pytest.approx(8, abs=1e-6)
+    x = np.zeros((6, 4, 4, 1), "uint8")
+    bits = bits_of(lambda y: ops.zeros(len(y)), x)
+    assert bits.shape == (6,) and np.allclose(bits, 8)
+    twice = bits_of(lambda y: ops.zeros(len(y)) + 16 * np.log(2), x)
+    assert np.allclose(twice, 7, atol=1e-4), "one bit less for each of 16 pixels"
+
+
+def test_bits_of_a_normal_density_by_hand(rng):
+    """The loss in training and the figure of a test agree with the formula."""
+    x = rng.integers(0, 256, (4, 4, 4, 1)).astype("uint8")
+    flow = ImageFlow([], (4, 4, 1))
+    y = ops.convert_to_numpy(dequantise(x, 0)).astype("float64")
+    nats = -0.5 * (y**2 + np.log(2 * np.pi)).sum(axis=(1, 2, 3))
+    expected = 8 - or_anything(nats) / 16 / np.log(2)
+    assert np.allclose(bits_of(flow.log_prob, x), expected, atol=1e-4)
+    assert np.allclose(
+        float(flow.compute_loss(y_pred=flow.log_prob(dequantise(x, 0)))),
+        (8 - nats / 16 / np.log(2)).mean(),
+        atol=1e-4,
     )
+
+
+def test_one_image_cannot_cost_more_than_the_escape():
+    assert or_anything(np.array([-np.inf]))[0] == pytest.approx(np.log(1e-4))
+    assert or_anything(np.array([0.0]))[0] == pytest.approx(0.0, abs=1e-12)
+    assert or_anything(np.array([500.0]))[0] == pytest.approx(500 + np.log1p(-1e-4))
+
+
+def test_each_piece_of_a_test_has_noise_of_its_own():
+    seen = []
+
+    def log_prob(y):
+        seen.append(ops.convert_to_numpy(y))
+        return ops.zeros(len(y))
+
+    bits_of(log_prob, np.zeros((1_000, 2, 2, 1), "uint8"), seed=3)
+    assert [len(y) for y in seen] == [500, 500]
+    assert not np.allclose(seen[0], seen[1]) and seen[0].std() > 0
+
+
+# ------------------------------------------------------------------ checkerboards
+
+
+def test_checkerboards_take_turns_and_move_every_pixel(rng):
+    even, odd = (checkerboard((4, 6, 2), k) for k in (0, 1))
+    assert np.array_equal(even + odd, np.ones((4, 6, 2)))
+    assert not np.array_equal(even, odd) and even[0, 0, 0] != even[0, 1, 0]
+    assert even[0, 0, 0] != even[1, 0, 0] and even[0, 0, 0] == even[0, 0, 1]
+    first, second = (half_of_channels((2, 2, 4), k) for k in (0, 1))
+    assert first[0, 0].tolist() == [1, 1, 0, 0] and second[0, 0].tolist() == [
+        0,
+        0,
+        1,
+        1,
+    ]
+
+
+@pytest.mark.parametrize("name", RUNGS)
+def test_every_rung_moves_every_number_and_is_a_density(name, rng):
+    flow = shaken(build_rung(name, 4), rng, 0.1)
+    couplings = [part for part in flow.chain if isinstance(part, MaskedCoupling)]
+    assert len(couplings) == 8
+    for before, after in zip(couplings, couplings[1:]):
+        if before.mask.shape == after.mask.shape and name not in RUNGS[5:]:
+            assert np.array_equal(before.mask + after.mask, np.ones(after.mask.shape))
+    y = rng.uniform(-0.5, 0.5, (2, 14, 14, 1)).astype("float32")
+    flow.initialise(y)
+    latents, log_det = flow.inverse(y)
+    assert sum(int(np.prod(z.shape[1:])) for z in latents) == 196
+    back = ops.convert_to_numpy(flow.forward(latents))
+    assert np.abs(back - y).max() < 1e-4
+    checks.log_det_error(
+        lambda y: latents_in_a_row(flow, y),
+        lambda y: flow.inverse(y)[1] + ops.zeros(len(y)),
+        y,
+        0.01,
+    )
+
+
+def test_rungs_change_one_thing_each():
+    kinds = {
+        name: [type(part).__name__ for part in build_rung(name, 4).chain]
+        for name in RUNGS
+    }
+    without = {
+        name: [k for k in kinds[name] if k not in ("BatchNorm", "ActNorm")]
+        for name in RUNGS
+    }
+    assert kinds["NICE"] == kinds["log-scales"]
+    assert without["batch norm"] == without["ActNorm"] == kinds["channels"]
+    assert kinds["batch norm"].count("BatchNorm") == 8
+    swapped = [k.replace("BatchNorm", "ActNorm") for k in kinds["batch norm"]]
+    assert swapped == kinds["ActNorm"]
+    mixed = [k for k in kinds["1×1"] if k != "LUConvolution"]
+    assert mixed == kinds["ActNorm"] and kinds["1×1"].count("LUConvolution") == 4
+    assert kinds["no boards"][0] == "Squeeze" == kinds["split"][0]
+    assert [k for k in kinds["split"] if k != "Split"] == kinds["no boards"]
+    nice = [part for part in build_rung("NICE", 4).chain if hasattr(part, "bound")]
+    assert all(part.bound == 0 for part in nice)
+
+
+# ------------------------------------------------------------------ batch norm
+
+
+def test_batch_norm_uses_the_batch_in_training_and_averages_else(rng):
+    layer = with_averages(BatchNorm(4), rng)
+    mean = ops.convert_to_numpy(layer.mean)
+    x = rng.normal(5.0, 3.0, (6, 4, 4, 4)).astype("float32")
+    layer.inverse(x)
+    assert np.array_equal(ops.convert_to_numpy(layer.mean), mean), "used, not trained"
+    layer.training = True
+    z, log_det = layer.inverse(x)
+    of_batch, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    expected = 0.9 * mean + 0.1 * of_batch
+    assert np.allclose(ops.convert_to_numpy(layer.mean), expected, atol=1e-4)
+    z = ops.convert_to_numpy(z)
+    assert np.allclose(z, (x - of_batch) / np.sqrt(variance), atol=1e-3)
+    assert float(log_det) == pytest.approx(-8 * np.log(variance).sum(), abs=1e-3)
+
+
+def test_a_flow_with_batch_norm_tells_its_layers_whether_it_trains(rng):
+    x = rng.integers(0, 256, (64, 14, 14, 1)).astype("uint8")
+    flow = build_rung("batch norm", 4)
+    assert isinstance(flow, BatchNormFlow)
+    flow.compile(keras.optimizers.SGD(0.0))
+    flow.fit(x, batch_size=32, epochs=1, verbose=0)
+    norm = next(part for part in flow.chain if isinstance(part, BatchNorm))
+    mean = ops.convert_to_numpy(norm.mean)
+    flow.evaluate(255 - x, batch_size=32, verbose=0)
+    assert np.array_equal(ops.convert_to_numpy(norm.mean), mean)
+    flow.fit(255 - x, batch_size=32, epochs=1, verbose=0)
+    assert not np.array_equal(ops.convert_to_numpy(norm.mean), mean)
+
+
+# ------------------------------------------------------------------ classes
+
+
+def test_a_prior_for_each_class_is_a_density_of_each(rng):
+    prior = shaken(ClassScale((2, 2, 3), 4), rng, 0.5)
+    x = rng.normal(size=(5, 2, 2, 3)).astype("float32")
+    from scipy.stats import norm
+
+    mean, scale = (
+        ops.convert_to_numpy(prior.mean),
+        ops.convert_to_numpy(prior.log_deviation),
+    )
+    expected = norm.logpdf(x[:, None], mean, np.exp(scale)).sum(axis=(2, 3, 4))
+    assert np.allclose(ops.convert_to_numpy(prior.log_prob(x)), expected, atol=1e-4)
+    share = shares(np.array([0, 3, 1, 2, 2]), 4)
+    noise = prior.inverse(x, share)
+    assert np.allclose(ops.convert_to_numpy(prior.forward(noise, share)), x, atol=1e-5)
+    by_hand = (x[1] - mean[3]) * np.exp(-scale[3])
+    assert np.allclose(ops.convert_to_numpy(noise)[1], by_hand, atol=1e-5)
+
+
+def test_means_of_classes_are_set_by_their_images_once(rng):
+    labels = np.arange(300) % 3
+    x = rng.normal(labels[:, None, None, None], 2.0, (300, 1, 1, 2)).astype("float32")
+    prior = ClassScale((1, 1, 2), 4)  # no image is of the fourth
+    set_by_classes(prior, x, labels)
+    mean = ops.convert_to_numpy(prior.mean)
+    for k in range(3):
+        assert np.allclose(mean[k], x[labels == k].mean(axis=0), atol=1e-4)
+        deviation = np.exp(ops.convert_to_numpy(prior.log_deviation)[k])
+        assert np.allclose(deviation, x[labels == k].std(axis=0), atol=1e-3)
+    set_by_classes(prior, x + 5, labels)
+    assert np.array_equal(ops.convert_to_numpy(prior.mean), mean), "set twice"
+
+
+def test_the_density_is_the_sum_over_classes_and_decode_undoes_encode(rng):
+    flow = shaken(build_glow((8, 8, 1), 2, 1, 4, classes=3), rng, 0.1)
+    y = rng.uniform(-0.5, 0.5, (4, 8, 8, 1)).astype("float32")
+    joint = ops.convert_to_numpy(flow.joint(y)).astype("float64")
+    whole = ops.convert_to_numpy(flow.log_prob(y))
+    assert np.allclose(whole, np.log(np.exp(joint).sum(axis=1)), atol=1e-3)
+    share = shares(np.array([0, 1, 2, 2]), 3)
+    noise = encode(flow, y, share)
+    assert np.abs(decode(flow, noise, share) - y).max() < 1e-4
+    # log q(y, k) is that of the noise for class k, and of the map to it
+    flat = np.concatenate([z.reshape(4, -1) for z in noise], axis=1).astype("float64")
+    base = -0.5 * (flat**2 + np.log(2 * np.pi)).sum(axis=1)
+    _, log_det = flow.inverse(y)
+    scale = ops.convert_to_numpy(flow.prior.log_deviation).reshape(3, -1).sum(axis=1)
+    expected = base + ops.convert_to_numpy(log_det) - share @ scale - np.log(3)
+    assert np.allclose((joint * share).sum(axis=1), expected, atol=1e-2)
+
+
+def test_training_with_labels_lowers_the_bits_of_their_class(rng):
+    labels = np.arange(128) % 2
+    x = np.full((128, 8, 8, 1), 40) + 60 * labels[:, None, None, None]
+    x = (x + rng.integers(0, 20, x.shape)).astype("uint8")
+    flow = build_glow((8, 8, 1), 2, 1, 8, classes=2)
+    flow.compile(keras.optimizers.Adam(3e-3))
+    flow.fit(x, labels, batch_size=32, epochs=12, verbose=0)
+    joint = ops.convert_to_numpy(flow.joint(dequantise(x, 1)))
+    assert (joint.argmax(axis=1) == labels).mean() > 0.95
+    drawn = draw_latents(flow, 40, rng)
+    dark, light = (
+        decode(flow, drawn, shares(np.full(40, k), 2)).mean() for k in (0, 1)
+    )
+    assert light > dark + 0.1
+
+
+# ------------------------------------------------------------------ own images
+
+
+def test_images_that_do_not_fit_are_one_line(rng):
+    flow = build_glow((8, 8, 1), 2, 1, 4)
+    flow.compile(keras.optimizers.Adam(1e-3))
+    with pytest.raises(CourseError, match="7 × 7 pixels cannot be cut"):
+        build_glow((28, 28, 1), 3, 1, 4)
+    with pytest.raises(CourseError, match="5 × 8 pixels cannot be cut"):
+        Squeeze().inverse(np.zeros((2, 5, 8, 1), "float32"))
+    for x, line in (
+        (rng.random((9, 8, 8, 1)), "for values from 0 to 1 give"),
+        (rng.integers(0, 256, (9, 8, 8)), "axis of channels"),
+        (rng.integers(0, 256, (9, 8, 8, 3)), "8 × 8 pixels and 1 channel"),
+        (rng.integers(0, 999, (9, 8, 8, 1)), "whole numbers from 0 to 255"),
+    ):
+        with pytest.raises(CourseError, match=line) as info:
+            flow.fit(x, verbose=0)
+        assert "\n" not in str(info.value)
+
+
+def test_colour_and_other_sizes_work(rng):
+    x = rng.integers(0, 256, (16, 8, 12, 3)).astype("float64")
+    flow = build_glow((8, 12, 3), 2, 1, 4)
+    flow.compile(keras.optimizers.Adam(1e-3))
+    flow.fit(x, batch_size=8, verbose=0)
+    y = dequantise(x, 0)
+    back = ops.convert_to_numpy(flow.forward(flow.inverse(y)[0]))
+    assert np.abs(back - ops.convert_to_numpy(y)).max() < 1e-4
+    assert bits_of(flow.log_prob, x).mean() < 10
+
+
+def test_a_network_answers_values_that_it_never_saw_like_those_at_the_edge(rng):
+    network = shaken(conv_network((4, 4, 2), 2, 8), rng)
+    edge, far = (network(np.full((1, 4, 4, 2), v, "float32")) for v in (6.0, 1e6))
+    assert np.array_equal(ops.convert_to_numpy(edge), ops.convert_to_numpy(far))

@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 from utils import checks, course, moons
+from utils.course import CourseError
 
 points = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
 
@@ -211,3 +212,32 @@ def test_square_is_an_image_from_the_bottom_left():
     assert (
         np.exp(moons.TwoMoons().log_prob(x)).reshape(4, 4)[3, 0] < 1e-3
     )  # no moon at the top left corner
+
+
+# ------------------------------------------------------------------ levels
+
+
+def test_levels_of_any_type_pass_as_they_are():
+    x = np.arange(32).reshape(2, 4, 4, 1)
+    for kind in ("uint8", "int64", "float64"):
+        given = x.astype(kind)
+        assert np.array_equal(checks.levels(given, (4, 4, 1)), x)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda x: x / 255, "for values from 0 to 1 give np.uint8"),
+        (lambda x: x + 0.5, "not whole numbers"),
+        (lambda x: x - 1.0, "from -1 to"),
+        (lambda x: x * 9.0, "not whole numbers from 0 to 255"),
+        (lambda x: x[..., 0], "is missing"),
+        (lambda x: x[:, :2], "4 × 4 pixels and 1 channel"),
+        (lambda x: np.where(x == 3, np.nan, x), "not finite in 1 of 2"),
+    ],
+)
+def test_images_that_are_no_levels_are_one_line(change, line):
+    x = np.arange(32.0).reshape(2, 4, 4, 1)
+    with pytest.raises(CourseError, match=line) as info:
+        checks.levels(change(x), (4, 4, 1))
+    assert "\n" not in str(info.value)

@@ -4,6 +4,7 @@ needs a network.
 
 import gzip
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -256,3 +257,35 @@ def test_a_table_that_is_no_density_is_one_line(csv, fault, tmp_path):
     with pytest.raises(CourseError, match=words) as caught:
         datasets.table(path)
     assert path.name in str(caught.value) and "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------ strangers
+
+
+def test_strangers_are_mnist_where_keras_keeps_it(cache, monkeypatch):
+    home = cache.parent.parent
+    x = np.arange(2 * 784).reshape(2, 28, 28).astype("uint8")
+    (home / "datasets").mkdir(parents=True, exist_ok=True)
+    np.savez(home / "datasets" / "mnist.npz", x_test=x)
+    clothes = replace(datasets.digits(copies=1), complete=True)
+    name, found = datasets.strangers(clothes)
+    assert name == "MNIST" and np.array_equal(found, x)
+
+
+def test_without_mnist_digits_are_the_strangers_and_a_line_says_so(
+    cache, monkeypatch, capsys
+):
+    def no_network(*arguments, **more):
+        raise OSError("no network")
+
+    monkeypatch.setattr("keras.utils.get_file", no_network)
+    clothes = replace(datasets.digits(copies=1), complete=True)
+    name, found = datasets.strangers(clothes)
+    assert name == "scikit-learn's digits" and found.shape == (360, 28, 28)
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_the_strangers_of_digits_are_no_digits():
+    name, found = datasets.strangers(datasets.digits(copies=1))
+    assert name == "smooth spots" and found.dtype == np.uint8
+    assert found.shape == (360, 28, 28) and 20 < found.mean() < 120

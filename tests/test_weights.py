@@ -283,3 +283,66 @@ def test_the_gaussian_that_is_kept_is_that_of_draws_from_the_clouds(few, monkeyp
     points = np.linalg.solve(arrays["factor"], (drawn[2] - arrays["centre"]).T)
     assert np.abs(points).max() < 4, "draws are centre + factor times normal points"
     assert len(figures) == 3
+
+
+# ------------------------------------------------------------------ Glow
+
+
+@pytest.fixture
+def glow(monkeypatch):
+    """Chapter 6's recipe with a small network and few images."""
+    from tools import weights_glow
+    from utils.datasets import Images
+
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (60, 28, 28)).astype("uint8"), np.arange(60) % 10
+    data = Images("Fashion-MNIST", "few", tuple("0123456789"), x, y, x[:20], y[:20])
+    monkeypatch.setattr(weights_glow.datasets, "fashion_mnist", lambda: data)
+    for name, value in {"STEPS": 1, "WIDTH": 4, "TRAINED": 40}.items():
+        monkeypatch.setattr(weights_glow, name, value)
+    return weights_glow
+
+
+def test_glow_is_trained_on_the_images_that_are_not_left_out(glow):
+    flow = Watching()
+    flow.compile = lambda optimizer, loss, **more: setattr(flow, "by", optimizer)
+    glow.fit(flow, 2, seed=1)
+    order = np.random.default_rng(1).permutation(40)
+    data = glow.clothes()
+    assert np.array_equal(flow.x, data.x_train[:40, ..., None][order])
+    assert np.array_equal(flow.y, data.y_train[:40][order])
+    assert flow.by.use_ema and flow.by.ema_momentum == 0.999, "weights are averaged"
+
+
+def test_a_sitting_of_glow_goes_on_and_its_outputs_come_out_again(glow, folder):
+    recipe = next(r for r in glow.recipes() if r.name == "06_glow")
+    small = making.Recipe(
+        **{**vars(recipe), "measure": lambda flow: ({"bits": 1.0}, {}), "images": 40}
+    )
+    first = making.sitting(small, 1)
+    second = making.sitting(small, 1)
+    assert [each["images"] for each in second["sittings"]] == [40, 40]
+    assert first["outputs"] != second["outputs"], "it was trained on"
+    flow = small.build()
+    weights.load(flow, "06_glow")
+    assert np.allclose(glow.answers(flow), second["outputs"], rtol=1e-4)
+    assert not making._of(small)
+    flow.prior.mean.assign(flow.prior.mean + 0.05)
+    weights.save(flow, "06_glow", second)
+    assert "outputs differ" in making._of(small)[0]
+
+
+def test_glow_is_not_trained_on_the_stand_in(glow, monkeypatch):
+    from dataclasses import replace
+
+    digits = replace(glow.clothes(), name="Digits (offline stand-in)")
+    monkeypatch.setattr(glow.datasets, "fashion_mnist", lambda: digits)
+    with pytest.raises(CourseError, match="of Fashion-MNIST; there is Digits"):
+        glow.clothes()
+
+
+def test_the_weights_of_glow_that_ship_are_those_of_their_record(monkeypatch):
+    record = weights.record("06_glow")
+    assert record["figures"]["bits_per_dim"] < 3.25
+    assert record["figures"]["least_class"] >= 0.03
+    assert record["curve"]["images"][-1] == record["images"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ import numpy as np
 
 from utils import course
 
-MODULES = {"03": "tools.weights_faces"}
+MODULES = {"03": "tools.weights_faces", "06": "tools.weights_glow"}
 LIMIT = 3_000_000  # bytes of a file
 TOLERANCE = 1e-4
 
@@ -37,7 +38,8 @@ class Recipe:
     trained on, `fit(model, epochs, seed)` trains it and returns the seconds that an
     epoch of `images` images takes. `measure(model)` gives figures, and arrays to keep
     beside the variables. With `epochs` it is trained so long, once; without, for as
-    long as there is time.
+    long as there is time. `answers(model)` gives some outputs on a fixed input, as
+    lists of numbers; without it they are those of the model's networks.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Recipe:
     data: Callable
     images: int
     epochs: int | None = None
+    answers: Callable | None = None
 
 
 def main() -> int:
@@ -106,12 +109,41 @@ def sitting(recipe: Recipe, epochs: int) -> dict:
     }
     weights.save(model, recipe.name, record | {"outputs": []}, **arrays)
     weights.load(model, recipe.name)  # as it will be read, in half precision
-    record["outputs"] = outputs(model)
+    record["outputs"] = (recipe.answers or outputs)(model)
     weights.save(model, recipe.name, record, **arrays)
     print(
         f"{recipe.name}: {record['images']:,} images, {record['figures']}", flush=True
     )
     return record
+
+
+def train_epochs(model, x, y, optimizer, loss, epochs, batch, seed, label) -> float:
+    """Trains whole epochs, or a fraction of one; `optimizer(steps)` gives what trains.
+
+    Returns how many seconds an epoch of all of x takes, compilation left out.
+    """
+    import keras
+
+    from utils import training
+
+    order = np.random.default_rng(seed).permutation(len(x))
+    if epochs < 1:
+        order, epochs = order[: max(10 * batch, int(len(x) * epochs))], 1
+    keras.utils.set_random_seed(seed)
+    steps = epochs * math.ceil(len(order) / batch)
+    compiled = training.jit_compile("convolutions")
+    model.compile(optimizer(steps), loss, jit_compile=compiled)
+    times = []
+    clock = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda step, logs: times.append(time.perf_counter())
+    )
+    watch = [training.Progress(label), training.StopOnBadLoss(), clock]
+    given = [x[order]] if y is None else [x[order], y[order]]
+    fit = {"batch_size": batch, "epochs": epochs, "verbose": 0, "callbacks": watch}
+    model.fit(*given, **fit)
+    first = len(times) // 4
+    step = (times[-1] - times[first]) / max(1, len(times) - 1 - first)
+    return step * len(x) / batch
 
 
 def this_sitting(images: int, seconds: int) -> dict:
@@ -180,7 +212,7 @@ def _of(recipe: Recipe) -> list[str]:
         return [str(error)]
     if record["shapes"] != weights.shapes(model):
         return ["its record is of other shapes"]
-    told, found = record["outputs"], outputs(model)
+    told, found = record["outputs"], (recipe.answers or outputs)(model)
     if np.shape(told) != np.shape(found):
         return ["its record has other outputs"]
     worst = np.abs(np.subtract(told, found)).max()

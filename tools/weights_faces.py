@@ -8,13 +8,11 @@ chapter's faces are new to them.
 from __future__ import annotations
 
 import functools
-import math
-import time
 
 import numpy as np
 
 from benchmarks.faces import rebuilding
-from tools.weights import Recipe
+from tools.weights import Recipe, train_epochs
 from utils import course, datasets, training
 from utils.chapters import definitions
 from utils.faces import DRAWN, draw_set
@@ -51,31 +49,13 @@ def faces():
 
 
 def train(model, x, y, loss, epochs, seed, label):
-    """Whole epochs, or a fraction of one; the rate warms up and falls to 0.
-
-    Returns how many seconds an epoch of all faces takes, compilation left out.
-    """
+    """Whole epochs, or a fraction of one; the rate warms up and falls to 0."""
     import keras
 
-    order = np.random.default_rng(seed).permutation(len(x))
-    if epochs < 1:
-        order, epochs = order[: max(10 * BATCH, int(len(x) * epochs))], 1
-    keras.utils.set_random_seed(seed)
-    steps = epochs * math.ceil(len(order) / BATCH)
-    rate = training.warmup_cosine(PEAK_RATE, steps)
-    compiled = training.jit_compile("convolutions")
-    model.compile(keras.optimizers.Adam(rate), loss, jit_compile=compiled)
-    times = []
-    clock = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda step, logs: times.append(time.perf_counter())
-    )
-    watch = [training.Progress(label), training.StopOnBadLoss(), clock]
-    chosen = None if y is None else y[order]
-    fit = {"batch_size": BATCH, "epochs": epochs, "verbose": 0, "callbacks": watch}
-    model.fit(x[order], chosen, **fit)
-    first = len(times) // 4
-    step = (times[-1] - times[first]) / (len(times) - 1 - first)
-    return step * len(x) / BATCH
+    def optimizer(steps):
+        return keras.optimizers.Adam(training.warmup_cosine(PEAK_RATE, steps))
+
+    return train_epochs(model, x, y, optimizer, loss, epochs, BATCH, seed, label)
 
 
 # ------------------------------------------------------------------ the judge

@@ -216,3 +216,31 @@ def _at_most(figure: float, tolerance: float, what: str) -> float:
     if not figure <= tolerance:  # also if it is not a number
         raise CheckFailed(f"{what} {figure:.3g}, more than {tolerance:g}.")
     return figure
+
+
+def levels(x, shape: tuple[int, int, int]) -> np.ndarray:
+    """Images of `shape` (h, w, c) with grey levels: whole numbers from 0 to 255,
+    (count, h, w, c).
+
+    Raises CourseError if x is anything else, and says what to do.
+    """
+    x = np.asarray(x)
+    if x.dtype != np.uint8:
+        x = finite(x, "x")
+    h, w, c = shape
+    if x.ndim == 3 and c == 1:
+        wanted = "x[..., None] has the axis of channels that is missing"
+    else:
+        wanted = f"this model is for {h} × {w} pixels and {c} channel(s)"
+    if x.shape[1:] != tuple(shape):
+        raise course.CourseError(
+            f"x has shape {x.shape}, and not (count, {h}, {w}, {c}): {wanted}."
+        )
+    if x.dtype == np.uint8:
+        return x
+    if x.min() < 0 or not 1 < x.max() <= 255 or (x != np.floor(x)).any():
+        raise course.CourseError(
+            f"x has values from {x.min():g} to {x.max():g}, and not whole numbers from "
+            "0 to 255: for values from 0 to 1 give np.uint8(255 * x)."
+        )
+    return x

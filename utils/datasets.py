@@ -30,6 +30,8 @@ FASHION_CLASSES = (
 DIGIT_CLASSES = tuple(f"Digit {digit}" for digit in range(10))
 
 FASHION_ORIGIN = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+MNIST_FILE = FASHION_ORIGIN + "mnist.npz"
+MNIST_HASH = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 FASHION_FILES = {  # the numbers that each holds, after its header
     "train-labels-idx1-ubyte.gz": 60_000,
     "train-images-idx3-ubyte.gz": 60_000 * 28 * 28,
@@ -115,7 +117,7 @@ def _fashion_file(name: str) -> np.ndarray:
             with contextlib.suppress(OSError):
                 path.unlink()
     try:
-        path = _download(name)
+        path = _download(name, FASHION_ORIGIN + name, "fashion-mnist")
     except Exception as error:  # Keras wraps what went wrong in a plain Exception
         reason = str(error).rsplit(" -- ", 1)[-1]
         if corrupt:
@@ -134,8 +136,9 @@ def _fashion_file(name: str) -> np.ndarray:
     )
 
 
-def _download(name: str) -> Path:
-    """Fetches a file of Fashion-MNIST; a second process waits for the first.
+def _download(name: str, origin: str, folder: str, file_hash=None) -> Path:
+    """Fetches a file into a folder of Keras' datasets; a second process waits for the
+    first.
 
     A network that swallows packets without an answer would hold it for minutes.
     """
@@ -144,13 +147,13 @@ def _download(name: str) -> Path:
     home, elsewhere = _keras_homes()
     place = home if os.access(home, os.W_OK) else elsewhere  # the rule of get_file
     place.mkdir(parents=True, exist_ok=True)
+    settings = {"origin": origin, "cache_subdir": os.path.join("datasets", folder)}
+    settings |= {"file_hash": file_hash} if file_hash else {}
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(CONNECT_SECONDS)
     try:
         with FileLock(place / "fashion-mnist.lock"):
-            folder = os.path.join("datasets", "fashion-mnist")
-            origin = FASHION_ORIGIN + name
-            return Path(keras.utils.get_file(name, origin=origin, cache_subdir=folder))
+            return Path(keras.utils.get_file(name, **settings))
     finally:
         socket.setdefaulttimeout(before)
 
@@ -216,6 +219,48 @@ def digits(copies: int = 14, seed: int = 0) -> Images:
         y_test=y_test.astype("uint8"),
         complete=False,
     )
+
+
+# ------------------------------------------------------------------ other images
+
+
+def strangers(data: Images) -> tuple[str, np.ndarray]:
+    """Test images of another kind than `data`'s, and their name: uint8 (count, 28, 28).
+
+    MNIST, as Keras downloads and keeps it, or scikit-learn's digits and a line that
+    says so; beside the digits that stand in for Fashion-MNIST, smooth spots.
+    """
+    if not data.complete:
+        return "smooth spots", _spots(360, np.random.default_rng(1))
+    try:
+        return "MNIST", _mnist()
+    except Exception as error:  # Keras wraps what went wrong in a plain Exception
+        reason = str(error).rsplit(" -- ", 1)[-1]
+        print(
+            f"MNIST could not be had ({reason}). Scikit-learn's digits are used; the "
+            "figures differ from those in the text."
+        )
+    return "scikit-learn's digits", digits(copies=1).x_test
+
+
+def _mnist() -> np.ndarray:
+    """MNIST's test images, (10,000, 28, 28), wherever Keras keeps them."""
+    kept = [home / "datasets" / "mnist.npz" for home in _keras_homes()]
+    path = next((path for path in kept if path.exists()), None)
+    path = path or _download("mnist.npz", MNIST_FILE, "", MNIST_HASH)
+    with np.load(path) as file:
+        return file["x_test"]
+
+
+def _spots(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Three smooth spots in each image, uint8 (count, 28, 28)."""
+    rows, columns = np.indices((28, 28))
+    images = np.zeros((count, 28, 28))
+    for _ in range(3):
+        y, x = rng.uniform(8, 20, (2, count, 1, 1))
+        size = rng.uniform(2, 5, (count, 1, 1))
+        images += np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * size**2))
+    return (255 * np.clip(images, 0, 1)).astype("uint8")
 
 
 def _warp(image: np.ndarray, turn=0.0, scale=1.0, shift=(0.0, 0.0)) -> np.ndarray:

@@ -130,6 +130,32 @@ def _stop_unless_finite(value, where: str, name: str = "loss") -> None:
         )
 
 
+class Curve(keras.callbacks.Callback):
+    """Notes the loss of a training by Keras' `fit` more often than each epoch.
+
+    After every `every` batches of `batch` images, `images` gets the number of images
+    seen so far, and `bits` the mean loss since the last note, in the loss' own unit.
+    """
+
+    def __init__(self, batch: int, every: int = 20):
+        super().__init__()
+        self.batch, self.every = batch, every
+        self.images, self.bits, self.seen = [], [], 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.total = 0.0
+
+    def on_train_batch_end(self, step, logs):
+        self.seen += self.batch
+        if (step + 1) % self.every == 0:
+            total = (step + 1) * logs[
+                "loss"
+            ]  # Keras gives the mean of the epoch so far
+            self.images.append(self.seen)
+            self.bits.append(float(total - self.total) / self.every)
+            self.total = total
+
+
 class SampleImages(keras.callbacks.Callback):
     """After each epoch decodes the same points into one PNG, `epoch-003.png`.
 

@@ -883,7 +883,7 @@ print("steps:", counted)
 # %% [markdown]
 # Six layers are undone in 9 to 18 steps, one takes 36 and one 93: a layer stops when the worst number of all hundred images is right.
 #
-# So MintNet needs 4.47 bits, this Glow 4.92, and independent pixels 5.08. The fair comparison is with the best model of the ladder in section 6.7, which has checkerboards and saw as many images: 4.57. The difference is 0.10 bits, and by section 6.7 that much may be chance after one training. So this is no proof that MintNet is better. It also has three times that model's parameters (361,000, half of them masked, against 120,000), and trained for 68 s, against 45 s in chapter 6. Against this Glow it has four times the parameters and took more than twice as long. And a hundred samples cost 1.2 seconds, 77 times as much as Glow's (in three other runs, on a slower machine, 2 to 3 seconds and 40 to 100 times as much).
+# So MintNet needs 4.47 bits, this Glow 4.92, and independent pixels 5.08. The ladder of section 6.11 has models with checkerboards, between 4.2 and 4.4 bits after four and a half times as many images; so this is no proof that MintNet is better. Against this Glow it has four times the parameters and took more than twice as long. And a hundred samples cost 1.2 seconds, 77 times as much as Glow's (in three other runs, on a slower machine, 2 to 3 seconds and 40 to 100 times as much).
 #
 # Each was trained once, and MintNet was tuned for this, in trial runs of 12,800 images that were judged on training images left out:
 #

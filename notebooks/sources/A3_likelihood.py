@@ -462,7 +462,7 @@ if course.profile() == "full" and data.complete:
 #
 # It is about compression, not about looks: most of the bits of an image go into grains of grey that nobody sees, and a model may have good bits and poor samples, or the other way round (Theis et al., 2016).
 # It compares only what is over the same 256 levels of the same pixels; a flow has a density over real numbers, and [chapter 6](06_glow.ipynb) shows what must be done to compare it (*dequantisation*).
-# And a likely image need not be a usual one: section 6.10 shows models of clothes that find digits likelier than clothes (Nalisnick et al., 2019).
+# And a likely image need not be a usual one: section 6.13 shows models of clothes that find digits likelier than clothes (Nalisnick et al., 2019).
 #
 # What do samples of this model look like?
 # Two kinds of dice are thrown, as in section 2.1: one for $z$ and one for each pixel.

@@ -13,18 +13,16 @@ from utils.chapters import definitions
 from utils.course import CourseError
 
 (
-    ActNorm, ChannelCoupling, ClassScale, Convolution1x1,
-    ImageFlow, LUConvolution, MaskedCoupling, Scale, Split, Squeeze, bits_of,
-    build_glow, checkerboard, conv_network, decode, dequantise,
-    draw_latents, encode, half_of_channels, or_anything, quantise, set_by_classes,
-    shaken, shares,
+    ActNorm, ChannelCoupling, ClassScale, Convolution1x1, ImageFlow, LUConvolution,
+    MaskedCoupling, Scale, Split, Squeeze, bits_of, build_glow, checkerboard,
+    conv_network, decode, dequantise, draw_latents, encode, half_of_channels,
+    halved, or_anything, quantise, set_by_classes, shaken, shares,
 ) = definitions(
-    "06_glow", "ActNorm", "ChannelCoupling",
-    "ClassScale", "Convolution1x1", "ImageFlow", "LUConvolution",
-    "MaskedCoupling", "Scale", "Split", "Squeeze", "bits_of", "build_glow",
-    "checkerboard", "conv_network", "decode", "dequantise",
-    "draw_latents", "encode", "half_of_channels", "or_anything", "quantise",
-    "set_by_classes", "shaken", "shares",
+    "06_glow", "ActNorm", "ChannelCoupling", "ClassScale", "Convolution1x1",
+    "ImageFlow", "LUConvolution", "MaskedCoupling", "Scale", "Split", "Squeeze",
+    "bits_of", "build_glow", "checkerboard", "conv_network", "decode", "dequantise",
+    "draw_latents", "encode", "half_of_channels", "halved", "or_anything",
+    "quantise", "set_by_classes", "shaken", "shares",
 )  # fmt: skip
 RUNGS = "NICE", "log-scales", "channels", "batch norm"
 RUNGS += "ActNorm", "1×1", "no boards", "split"
@@ -473,14 +471,30 @@ def test_images_that_do_not_fit_are_one_line(rng):
     with pytest.raises(CourseError, match="5 × 8 pixels cannot be cut"):
         Squeeze().inverse(np.zeros((2, 5, 8, 1), "float32"))
     for x, line in (
-        (rng.random((9, 8, 8, 1)), "for values from 0 to 1 give"),
+        (rng.random((9, 8, 8, 1)), "give np.uint8"),
         (rng.integers(0, 256, (9, 8, 8)), "axis of channels"),
         (rng.integers(0, 256, (9, 8, 8, 3)), "8 × 8 pixels and 1 channel"),
         (rng.integers(0, 999, (9, 8, 8, 1)), "whole numbers from 0 to 255"),
     ):
-        with pytest.raises(CourseError, match=line) as info:
-            flow.fit(x, verbose=0)
-        assert "\n" not in str(info.value)
+        for model, y in ((flow, ()), (build_glow((8, 8, 1), 2, 1, 4, 3), ([0] * 9,))):
+            with pytest.raises(CourseError, match=line) as info:
+                model.fit(x, *y, verbose=0)
+            assert "\n" not in str(info.value)
+            assert not any(float(part.done) for part in model.chain if has_done(part))
+
+
+def has_done(part):
+    return hasattr(part, "done")
+
+
+def test_labels_that_do_not_fit_are_found_before_anything_is_set(rng):
+    flow = build_glow((8, 8, 1), 2, 1, 4, classes=3)
+    flow.compile(keras.optimizers.Adam(1e-3))
+    x = rng.integers(0, 256, (9, 8, 8, 1)).astype("uint8")
+    with pytest.raises(CourseError, match="from 0 to 2, and there is 3"):
+        flow.fit(x, np.arange(9) % 4, verbose=0)
+    assert not any(float(part.done) for part in flow.chain if has_done(part))
+    assert not float(flow.prior.done)
 
 
 def test_colour_and_other_sizes_work(rng):
@@ -498,3 +512,113 @@ def test_a_network_answers_values_that_it_never_saw_like_those_at_the_edge(rng):
     network = shaken(conv_network((4, 4, 2), 2, 8), rng)
     edge, far = (network(np.full((1, 4, 4, 2), v, "float32")) for v in (6.0, 1e6))
     assert np.array_equal(ops.convert_to_numpy(edge), ops.convert_to_numpy(far))
+
+
+# ------------------------------------------------------------------ faults once planted
+
+
+def test_noise_is_uniform_and_each_image_has_its_own():
+    y = ops.convert_to_numpy(dequantise(np.zeros((40, 8, 8, 1), "uint8"), 0))
+    u = 256 * (y + 0.5)
+    assert u.min() < 0.02 and u.max() > 0.98 and not np.allclose(u[0], u[1])
+
+
+def test_levels_stay_between_0_and_255():
+    found = ops.convert_to_numpy(quantise(np.float32([-9, -0.5, 0.5, 9])))
+    assert found.tolist() == [0, 0, 255, 255]
+
+
+def test_three_scales_go_back(rng):
+    flow = shaken(build_glow((8, 8, 1), 3, 1, 4), rng, 0.1)
+    y = rng.uniform(-0.5, 0.5, (2, 8, 8, 1)).astype("float32")
+    back = ops.convert_to_numpy(flow.forward(flow.inverse(y)[0]))
+    assert np.abs(back - y).max() < 1e-4
+
+
+def test_each_layer_is_set_by_what_comes_out_of_the_one_before(rng):
+    flow = ImageFlow([ActNorm(1), ActNorm(1)], (2, 2, 1))
+    flow.initialise(rng.normal(3, 2, (50, 2, 2, 1)).astype("float32"))
+    shift, log_scale, _ = flow.chain[1].get_weights()
+    assert np.allclose([shift, log_scale], 0, atol=1e-3)
+
+
+def test_bits_of_colour_are_for_each_number():
+    nats = 48 * np.log(2)
+    x = np.zeros((2, 4, 4, 3), "uint8")
+    bits = bits_of(lambda y: ops.zeros(len(y)) + nats, x)
+    assert np.allclose(bits, 7, atol=1e-4)
+    loss = ImageFlow([], (4, 4, 3)).compute_loss(y_pred=ops.zeros(2) + nats)
+    assert float(loss) == pytest.approx(7, abs=1e-5)
+
+
+def test_decode_of_many_is_that_of_each(rng):
+    flow = build_glow((4, 4, 1), 1, 1, 4, classes=3)
+    flow.prior.mean.assign(rng.normal(size=flow.prior.mean.shape))
+    noise, share = draw_latents(flow, 600, rng), shares(np.repeat([0, 1, 2], 200), 3)
+    every = decode(flow, noise, share)
+    for k in (0, 250, 599):
+        alone = decode(flow, [z[k : k + 1] for z in noise], share[k : k + 1])
+        assert np.allclose(every[k], alone[0], atol=1e-5)
+    half = flow.prior.forward(0 * noise[0][:1], np.float32([[0.5, 0.5, 0]]))
+    mean = ops.convert_to_numpy(flow.prior.mean)
+    assert np.allclose(ops.convert_to_numpy(half)[0], mean[:2].mean(axis=0), atol=1e-6)
+
+
+def test_drawn_latents_are_standard_normal_and_differ(rng):
+    for z in draw_latents(build_glow((8, 8, 1), 2, 1, 4), 300, rng):
+        assert abs(z.std() - 1) < 0.03 and z.std(axis=0).min() > 0.8
+
+
+def test_rungs_keep_width_bound_and_place():
+    for name in RUNGS:
+        chain = build_rung(name, 4).chain
+        couplings = [part for part in chain if isinstance(part, MaskedCoupling)]
+        bound = 0 if name == "NICE" else 2.0
+        assert all(part.bound == bound for part in couplings)
+        for part in couplings:
+            convolutions = [p for p in part.network.layers if hasattr(p, "filters")]
+            assert [p.filters for p in convolutions[:2]] == [4, 4]
+        if name in RUNGS[5:]:
+            small = [part for part in couplings if part.mask.shape[0] == 7]
+            assert all(part.mask[0, 0, 0] == 1 for part in small)
+        if name == "split":
+            kinds = [type(part).__name__ for part in chain]
+            assert kinds[: kinds.index("Split")].count("MaskedCoupling") == 4
+
+
+def test_a_flow_of_classes_is_set_by_data_too(rng):
+    x = rng.integers(0, 256, (90, 8, 8, 1)).astype("uint8")
+    flow = build_glow((8, 8, 1), 1, 1, 4, classes=3)
+    flow.compile(keras.optimizers.SGD(0.0))
+    flow.fit(x, np.arange(90) % 3, batch_size=30, verbose=0)
+    norm = next(part for part in flow.chain if isinstance(part, ActNorm))
+    z = ops.convert_to_numpy(norm.inverse(Squeeze().inverse(dequantise(x, 0))[0])[0])
+    assert np.allclose(z.mean(axis=(0, 1, 2)), 0, atol=1e-3)
+    assert not np.array_equal(
+        ops.convert_to_numpy(flow(x[:2])), ops.convert_to_numpy(flow(x[:2]))
+    ), "fresh noise in each step"
+
+
+def test_a_class_of_one_image_and_a_set_of_one_leave_no_zero_deviation(rng):
+    x = rng.normal(size=(20, 1, 1, 2)).astype("float32")
+    prior = ClassScale((1, 1, 2), 3)
+    set_by_classes(prior, x[:1], np.zeros(1, int))
+    assert not float(prior.done), "one image has no deviation"
+    labels = np.r_[np.zeros(19, int), 1]
+    set_by_classes(prior, x, labels)
+    deviations = np.exp(ops.convert_to_numpy(prior.log_deviation))
+    assert deviations.min() > 0.3
+
+
+def test_seeds_give_other_rotations():
+    first, other = (build_glow((4, 4, 1), 1, 1, 4, seed=k).chain[2] for k in (0, 1))
+    assert not np.allclose(
+        ops.convert_to_numpy(first.matrix()), ops.convert_to_numpy(other.matrix())
+    )
+
+
+def test_halved_takes_the_mean_of_neighbours():
+    x = np.zeros((1, 28, 28, 1), "uint8")
+    x[0, 2:4, 4:6, 0] = [[10, 11], [12, 14]]
+    small = halved(x)
+    assert small[0, 1, 2, 0] == 12 and (small > 0).sum() == 1

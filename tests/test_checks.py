@@ -227,9 +227,12 @@ def test_levels_of_any_type_pass_as_they_are():
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda x: x / 255, "for values from 0 to 1 give np.uint8"),
+        (lambda x: x / 255, r"give np.uint8\(255"),
+        (lambda x: (x > 3).astype("uint8"), r"give np.uint8\(255"),
+        (lambda x: x[:0], "has shape"),
+        (lambda x: np.uint8(x[:0]), "has shape"),
         (lambda x: x + 0.5, "not whole numbers"),
-        (lambda x: x - 1.0, "from -1 to"),
+        (lambda x: x - 1.0, "from -1 to .* give grey levels"),
         (lambda x: x * 9.0, "not whole numbers from 0 to 255"),
         (lambda x: x[..., 0], "is missing"),
         (lambda x: x[:, :2], "4 × 4 pixels and 1 channel"),
@@ -240,4 +243,29 @@ def test_images_that_are_no_levels_are_one_line(change, line):
     x = np.arange(32.0).reshape(2, 4, 4, 1)
     with pytest.raises(CourseError, match=line) as info:
         checks.levels(change(x), (4, 4, 1))
+    assert "\n" not in str(info.value)
+
+
+def test_labels_of_any_whole_kind_pass():
+    for y in ([0, 2, 1], np.array([0.0, 2.0, 1.0]), np.uint8([0, 2, 1])):
+        found = checks.labels(y, 3, 3)
+        assert found.tolist() == [0, 2, 1] and found.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("y", "line"),
+    [
+        ([0, 1], r"shape \(2,\) for 3 images"),
+        (None, "for 3 images"),
+        ([[0], [1], [2]], r"shape \(3, 1\)"),
+        (np.eye(3), r"shape \(3, 3\)"),
+        ([1, 2, 3], "from 0 to 2, and there is 3"),
+        ([0, -1, 1], "there is -1"),
+        ([0, 0.5, 1], "there is 0.5"),
+        (["boot", "bag", "coat"], "there is 'boot'"),
+    ],
+)
+def test_labels_that_are_no_classes_are_one_line(y, line):
+    with pytest.raises(CourseError, match=line) as info:
+        checks.labels(y, 3, 3)
     assert "\n" not in str(info.value)

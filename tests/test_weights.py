@@ -233,6 +233,7 @@ class Watching:
         self.x, self.y = x, y
         for step in range(4):
             callbacks[-1].on_train_batch_end(step, {})
+        return types.SimpleNamespace(history={"loss": [0.5, 0.25]})
 
 
 def test_the_judge_learns_the_labels_of_its_pictures_half_of_them_softened(few):
@@ -322,6 +323,7 @@ def test_a_sitting_of_glow_goes_on_and_its_outputs_come_out_again(glow, folder):
     first = making.sitting(small, 1)
     second = making.sitting(small, 1)
     assert [each["images"] for each in second["sittings"]] == [40, 40]
+    assert [len(each["losses"]) for each in second["sittings"]] == [1, 1]
     assert first["outputs"] != second["outputs"], "it was trained on"
     flow = small.build()
     weights.load(flow, "06_glow")
@@ -345,4 +347,40 @@ def test_the_weights_of_glow_that_ship_are_those_of_their_record(monkeypatch):
     record = weights.record("06_glow")
     assert record["figures"]["bits_per_dim"] < 3.25
     assert record["figures"]["least_class"] >= 0.03
-    assert record["curve"]["images"][-1] == record["images"]
+    assert all(len(each["losses"]) > 1 for each in record["sittings"])
+
+
+def test_samples_are_drawn_at_the_temperature_and_of_the_classes(glow, monkeypatch):
+    flow = glow.build()
+    seen = {}
+
+    def definitions(chapter, *names):
+        from utils import chapters
+
+        found = dict(zip(names, chapters.definitions(chapter, *names), strict=True))
+
+        def decode(flow, noise, share):
+            seen.update(noise=noise, share=share)
+            return np.zeros((len(share), 28, 28, 1), "float32")
+
+        return tuple({**found, "decode": decode}[name] for name in names)
+
+    monkeypatch.setattr(glow, "definitions", definitions)
+    x = glow.drawn(flow, np.arange(40) % 10, 0.5, np.random.default_rng(0))
+    assert x.shape == (40, 28, 28, 1) and (x == 128).all()
+    assert all(abs(z.std() - 0.5) < 0.02 for z in seen["noise"])
+    assert np.array_equal(seen["share"].argmax(axis=1), np.arange(40) % 10)
+
+
+def test_what_is_left_out_is_measured_and_was_not_trained_on(glow, monkeypatch):
+    asked = []
+    monkeypatch.setattr(glow, "bits", lambda flow, x: asked.append(x) or 3.0)
+    monkeypatch.setattr(glow, "drawn", lambda *arguments: None)
+    monkeypatch.setattr(glow, "of_samples", lambda x: {"kernel_distance": 0.1})
+    figures, arrays = glow.measure(None)
+    data = glow.clothes()
+    assert figures.keys() >= {"bits_per_dim", "left_out_bits_per_dim"}
+    left_out, test = sorted(asked, key=len)[0], sorted(asked, key=len)[-1]
+    assert {len(left_out), len(test)} == {20}
+    assert any(np.array_equal(x, data.x_train[40:, ..., None]) for x in asked)
+    assert any(np.array_equal(x, data.x_test[..., None]) for x in asked)

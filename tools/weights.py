@@ -28,6 +28,7 @@ from utils import course
 MODULES = {"03": "tools.weights_faces", "06": "tools.weights_glow"}
 LIMIT = 3_000_000  # bytes of a file
 TOLERANCE = 1e-4
+LOSSES: list[float] = []  # of the epochs of the last training
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def train_epochs(model, x, y, optimizer, loss, epochs, batch, seed, label) -> fl
     watch = [training.Progress(label), training.StopOnBadLoss(), clock]
     given = [x[order]] if y is None else [x[order], y[order]]
     fit = {"batch_size": batch, "epochs": epochs, "verbose": 0, "callbacks": watch}
-    model.fit(*given, **fit)
+    history = model.fit(*given, **fit).history
+    LOSSES[:] = [float(f"{loss:.5g}") for loss in history["loss"]]
     first = len(times) // 4
     step = (times[-1] - times[first]) / max(1, len(times) - 1 - first)
     return step * len(x) / batch
@@ -154,6 +156,7 @@ def this_sitting(images: int, seconds: int) -> dict:
         "seconds": seconds,
         "machine": f"{course.machine()}, Keras {keras.__version__}",
         "date": datetime.date.today().isoformat(),
+        "losses": list(LOSSES),
     }
 
 

@@ -228,19 +228,44 @@ def levels(x, shape: tuple[int, int, int]) -> np.ndarray:
     if x.dtype != np.uint8:
         x = finite(x, "x")
     h, w, c = shape
+    wanted = f"this model is for {h} × {w} pixels and {c} channel(s)"
     if x.ndim == 3 and c == 1:
         wanted = "x[..., None] has the axis of channels that is missing"
-    else:
-        wanted = f"this model is for {h} × {w} pixels and {c} channel(s)"
-    if x.shape[1:] != tuple(shape):
+    if x.shape[1:] != tuple(shape) or not len(x):
         raise course.CourseError(
             f"x has shape {x.shape}, and not (count, {h}, {w}, {c}): {wanted}."
         )
-    if x.dtype == np.uint8:
-        return x
-    if x.min() < 0 or not 1 < x.max() <= 255 or (x != np.floor(x)).any():
-        raise course.CourseError(
-            f"x has values from {x.min():g} to {x.max():g}, and not whole numbers from "
-            "0 to 255: for values from 0 to 1 give np.uint8(255 * x)."
-        )
+    low, high = x.min(), x.max()
+    whole = x.dtype == np.uint8 or (x == np.floor(x)).all()
+    if low < 0 or not 1 < high <= 255 or not whole:
+        found = f"x has values from {low:g} to {high:g}, and not whole numbers"
+        cure = "np.uint8(255 * x)" if 0 <= low and high <= 1 else "grey levels"
+        raise course.CourseError(f"{found} from 0 to 255: give {cure}.")
     return x
+
+
+def labels(y, count: int, classes: int) -> np.ndarray:
+    """Classes of `count` images as whole numbers from 0 to `classes` − 1, (count,).
+
+    Raises CourseError if y is anything else, and says what to do.
+    """
+    found = np.asarray([] if y is None else y)
+    if found.shape != (count,):
+        raise course.CourseError(
+            f"labels have shape {found.shape} for {count} images: give one whole "
+            f"number for each, (count,)."
+        )
+    numbers = found.dtype.kind in "biuf" and np.isfinite(found).all()
+    whole = numbers and (found == np.floor(found)).all()
+    if not whole or found.min() < 0 or found.max() >= classes:
+        raise course.CourseError(
+            f"labels are to be whole numbers from 0 to {classes - 1}, and there is "
+            f"{_first_other(found, classes)}: number the classes from 0 on."
+        )
+    return found.astype("int32")
+
+
+def _first_other(found: np.ndarray, classes: int):
+    """The first label that is no class, as it was given."""
+    wanted = range(classes)
+    return next(repr(value) for value in found.tolist() if value not in wanted)

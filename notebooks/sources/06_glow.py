@@ -20,7 +20,7 @@
 # **In the book**: chapter 6 (노멀라이징 플로) names Glow (GLOW) at its end and stops there.
 #
 # **Needs**: [chapter 4](04_realnvp.ipynb) and Fashion-MNIST (30 MB, downloaded once); section 6.13 also MNIST (11 MB), or scikit-learn's digits in its place.
-# About 5 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones.
+# About 6 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones.
 
 # %%
 import subprocess
@@ -106,8 +106,8 @@ for axis, name in zip(axes[0], datasets.FASHION_CLASSES):
 figure.subplots_adjust(wspace=0.06, hspace=0.06)
 plots.show(
     figure,
-    alt="Sixty-four new clothes, a column for each kind: T-shirts, trousers, pullovers, "
-    "dresses, coats, sandals, shirts, sneakers, bags and boots",
+    alt="Sixty-four new clothes, a column for each kind: T-shirts, trousers, "
+    "pullovers, dresses, coats, sandals, shirts, sneakers, bags and boots",
 )
 
 # %% [markdown]
@@ -947,7 +947,7 @@ def set_by_classes(prior, x, labels):
 
 # %% tags=["definitions"]
 class ClassFlow(ImageFlow):
-    """A density of images of classes that are equally frequent, with a prior of each."""
+    """A density of images of equally frequent classes, with a prior of each."""
 
     def __init__(self, chain, coarse, shape, classes, seed=0):
         super().__init__(chain, shape, seed)
@@ -1293,7 +1293,7 @@ if data.complete:
 
 # %%
 def nearest(x):
-    """Root mean square distance, in levels, of each image from the nearest in training."""
+    """Root mean square distance in levels of images from the nearest in training."""
     a, b = (np.float32(each).reshape(len(each), -1) for each in (x, x_train))
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
     return np.sqrt(squares.min(axis=1).clip(0) / a.shape[1])
@@ -1380,8 +1380,8 @@ for axis, (title, values) in zip(axes, panels.items()):
 figure.tight_layout()
 plots.show(
     figure,
-    alt="Histograms of the numbers of 200 images on their way, beside a standard normal "
-    "curve; the latents follow it",
+    alt="Histograms of the numbers of 200 images on their way, beside a standard "
+    "normal curve; the latents follow it",
 )
 
 # %% [markdown]
@@ -1855,10 +1855,10 @@ results.record("06_glow", data=data.name, seconds=spent, rows=likelihoods)
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 1
-# No. The latents are the likeliest, but the density of an image also has the determinant:
-# how much the map spreads out what is near it. An image that is 0 everywhere needs far
-# fewer bits, though it is no boot. Its latents are quite ordinary, with a deviation of
-# about 1; it is the determinant that makes it likely.
+# No. The latents are the likeliest, but the density of an image also has the
+# determinant: how much the map spreads out what is near it. An image that is 0
+# everywhere needs far fewer bits, though it is no boot. Its latents are quite
+# ordinary, with a deviation of about 1; it is the determinant that makes it likely.
 last = len(names) - 1
 still = [0 * z[:1] for z in points]
 middle = decode(flow, still, shares([last], last + 1))
@@ -1877,11 +1877,12 @@ for name, z in zip(("fine", "coarse"), zero):
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 2
-# No output looks at another pixel, so all blocks off the diagonal are 0, and the matrix is
-# block-diagonal with W four times. Row operations inside one block leave the others alone:
-# the determinant of the whole is the product of the blocks', (det W) ** 4, and the logarithm
-# is h w log |det W|. With a matrix for each pixel it would be the product of their
-# determinants, and h w as many weights. It would still be cheap, but a convolution no more.
+# No output looks at another pixel, so all blocks off the diagonal are 0, and the
+# matrix is block-diagonal with W four times. Row operations inside one block leave
+# the others alone: the determinant of the whole is the product of the blocks', (det
+# W) ** 4, and the logarithm is h w log |det W|. With a matrix for each pixel it would
+# be the product of their determinants, and h w as many weights. It would still be
+# cheap, but a convolution no more.
 w = random_rotation(3, rng) + 0.3 * rng.normal(size=(3, 3))
 whole = np.kron(np.eye(4), w.T)
 image = rng.normal(size=(2, 2, 3))
@@ -1929,10 +1930,10 @@ class FastActNorm(ActNorm):
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 4
-# The log-determinant takes every scale for a widening: |a| in place of a. The more a layer
-# narrows, the more it is rewarded, and the loss falls below what the data allow. `forward`
-# is right, so the inverse is, too. The comparison with automatic differentiation finds it,
-# as soon as one scale is below 1.
+# The log-determinant takes every scale for a widening: |a| in place of a. The more a
+# layer narrows, the more it is rewarded, and the loss falls below what the data
+# allow. `forward` is right, so the inverse is, too. The comparison with automatic
+# differentiation finds it, as soon as one scale is below 1.
 faulty = shaken(FastActNorm(4), np.random.default_rng(0))
 try:
     check(faulty, (2, 2, 4))

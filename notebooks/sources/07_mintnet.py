@@ -637,7 +637,7 @@ rows = [
 results.table(rows)
 
 # %% [markdown]
-# A tie: 0.0070 and 0.0072 nats, with standard errors of 0.001. (In chapter 4 the same couplings had 120 epochs, a higher peak and the weights of the best epoch, and ended at 0.0090. In the benchmark, over three seeds, they ended between 0.0075 and 0.0221. One training each cannot rank these two.) MintNet has half of the parameters. It pays in time. In the run stored here it took 1.5 times as long to train, 1.9 times as long for a density and 19 times as long for a sample. In three other runs the factors were 1.2 to 2 for training, 2.3 to 3 for a density and 12 to 16 for a sample. (The times of training are the least certain, since the machine's speed changes.) A sample is slow because each layer takes up to eight steps to undo.
+# A tie: 0.0074 and 0.0089 nats, with standard errors of 0.001. (In chapter 4 the same couplings had 120 epochs, a higher peak and the weights of the best epoch, and ended at 0.0090. In the benchmark, over three seeds, they ended between 0.0075 and 0.0221. One training each cannot rank these two.) MintNet has half of the parameters. It pays in time. In the run stored here it took 1.5 times as long to train, 1.8 times as long for a density and 10 times as long for a sample. In four other runs the factors were 1.2 to 2 for training, 1.9 to 3 for a density and 12 to 19 for a sample. (The times of training are the least certain, since the machine's speed changes.) A sample is slow because each layer takes up to eight steps to undo.
 
 # %%
 kl, kl_se = rows[1]["kl"], rows[1]["kl_se"]
@@ -881,9 +881,9 @@ for layer in reversed(mint.chain):
 print("steps:", counted)
 
 # %% [markdown]
-# Six layers are undone in 9 to 18 steps, one takes 36 and one 93: a layer stops when the worst number of all hundred images is right.
+# Six layers are undone in 10 to 18 steps, one takes 36 and one 94: a layer stops when the worst number of all hundred images is right.
 #
-# So MintNet needs 4.47 bits, this Glow 4.92, and independent pixels 5.08. The ladder of section 6.11 has models with checkerboards, between 4.2 and 4.4 bits after four and a half times as many images; so this is no proof that MintNet is better. Against this Glow it has four times the parameters and took more than twice as long. And a hundred samples cost 1.2 seconds, 77 times as much as Glow's (in three other runs, on a slower machine, 2 to 3 seconds and 40 to 100 times as much).
+# So MintNet needs 4.47 bits, this Glow 4.93, and independent pixels 5.08. The ladder of section 6.11 has models with checkerboards, between 4.2 and 4.4 bits after four and a half times as many images; so this is no proof that MintNet is better. Against this Glow it has four times the parameters and took nearly twice as long. And a hundred samples cost 1.4 seconds, 65 times as much as Glow's (in other runs 1.2 to 3 seconds and 40 to 100 times as much).
 #
 # Each was trained once, and MintNet was tuned for this, in trial runs of 12,800 images that were judged on training images left out:
 #
@@ -945,7 +945,7 @@ for alpha in (0.8, 1.0, 1.2):
     print(f"α = {alpha}: {steps}")
 
 # %% [markdown]
-# No: α = 1 takes 5 to 8 steps, and α = 0.8 takes 9 to 11. With 1.2 two layers do not arrive within 50 steps; they do once `patience` has halved the step.
+# No: α = 1 takes 5 to 7 steps, α = 0.8 takes 10 or 11, and 1.2 takes 10 to 17. In another run two layers did not arrive within 50 steps with 1.2; they did once `patience` had halved the step.
 #
 # **2.** With α = 1 a triangular layer is undone exactly after some number of steps, if each coordinate alone converges at once. Take a layer of matrices (no nonlinearity) in 8 dimensions: after how many steps is the residual zero up to rounding, and why?
 

@@ -233,7 +233,6 @@ class Watching:
         self.x, self.y = x, y
         for step in range(4):
             callbacks[-1].on_train_batch_end(step, {})
-        return types.SimpleNamespace(history={"loss": [0.5, 0.25]})
 
 
 def test_the_judge_learns_the_labels_of_its_pictures_half_of_them_softened(few):

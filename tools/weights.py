@@ -28,7 +28,6 @@ from utils import course
 MODULES = {"03": "tools.weights_faces", "06": "tools.weights_glow"}
 LIMIT = 3_000_000  # bytes of a file
 TOLERANCE = 1e-4
-LOSSES: list[float] = []  # of the epochs of the last training
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,8 @@ def sitting(recipe: Recipe, epochs: int) -> dict:
     recipe.fit(model, epochs, len(sittings))
     seconds = round(time.perf_counter() - started)
     figures, arrays = recipe.measure(model)
-    sittings = [*sittings, this_sitting(epochs * recipe.images, seconds)]
+    losses = losses_of(model)
+    sittings = [*sittings, this_sitting(epochs * recipe.images, seconds, losses)]
     record = {
         "images": sum(each["images"] for each in sittings),
         "seconds": sum(each["seconds"] for each in sittings),
@@ -141,14 +141,19 @@ def train_epochs(model, x, y, optimizer, loss, epochs, batch, seed, label) -> fl
     watch = [training.Progress(label), training.StopOnBadLoss(), clock]
     given = [x[order]] if y is None else [x[order], y[order]]
     fit = {"batch_size": batch, "epochs": epochs, "verbose": 0, "callbacks": watch}
-    history = model.fit(*given, **fit).history
-    LOSSES[:] = [float(f"{loss:.5g}") for loss in history["loss"]]
+    model.fit(*given, **fit)
     first = len(times) // 4
     step = (times[-1] - times[first]) / max(1, len(times) - 1 - first)
     return step * len(x) / batch
 
 
-def this_sitting(images: int, seconds: int) -> dict:
+def losses_of(model) -> list[float]:
+    """The mean loss of each epoch of a model's last `fit`, as Keras keeps it."""
+    history = getattr(model, "history", None)
+    return [float(f"{loss:.5g}") for loss in history.history["loss"]] if history else []
+
+
+def this_sitting(images: int, seconds: int, losses: list[float]) -> dict:
     import keras
 
     return {
@@ -156,7 +161,7 @@ def this_sitting(images: int, seconds: int) -> dict:
         "seconds": seconds,
         "machine": f"{course.machine()}, Keras {keras.__version__}",
         "date": datetime.date.today().isoformat(),
-        "losses": list(LOSSES),
+        "losses": losses,
     }
 
 

@@ -477,6 +477,18 @@ def rungs(folder: Path) -> str:
     return "\n\n".join([table(head, rows), where(found)])
 
 
+def triangular(folder: Path) -> str:
+    """Chapter 7's flow with both kinds of layers, and with one."""
+    found = [p for p in measured("moons", folder) if p[0].name == "MintNet (7)"]
+    found += [p for p in measured("ladders", folder) if of_module(p[0], "triangular")]
+    rows = []
+    for row, figures in found:
+        cells = [spread(figures, f"kl_{k}") for k in ("plane", "bulk")]
+        rows.append([row.name, *cells, spread(figures, "train_seconds", seconds)])
+    head = ["eight layers", "KL, plane", "KL, bulk", "training (s)"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
 def autoencoders(folder: Path) -> str:
     """Chapter 1's networks beside principal components."""
     found = [p for p in measured("images", folder) if of_module(p[0], "autoencoders")]
@@ -587,12 +599,22 @@ def of_modules_rows(folder: Path, module: str, begins: str) -> list:
 
 
 def images(folder: Path) -> str:
+    """Chapter 7's MintNet and Glow on small images, and what was tried before."""
     found = [p for p in measured("images", folder) if of_module(p[0], "images")]
+    chosen = [pair for pair in found if not pair[0].tuning]
     rows = []
-    for row, figures in found:
-        bits = spread(figures, "bits_per_dim", lambda value: f"{value:.3f}")
-        rows.append([row.name, bits, f"{figures[0]['parameters']:,}"])
-    head = ["model (chapter)", "bits per dimension", "parameters"]
+    for row, figures in chosen:
+        tries = [
+            f"{trial.settings['peak']:g}: {run['bits_per_dim']:.3f}"
+            for trial, (run, *_) in found
+            if trial.tuning == row.name
+        ]
+        cells = [spread(figures, "bits_per_dim", "{:.3f}".format), "; ".join(tries)]
+        cells.append(spread(figures, "train_seconds", seconds))
+        cells.append(spread(figures, "sample_ms", "{:.0f}".format))
+        rows.append([row.name, *cells, f"{figures[0]['parameters']:,}"])
+    head = ["model (chapter)", "bits per dimension", "its trials: peak, bits"]
+    head += ["training (s)", "100 samples (ms)", "parameters"]
     return "\n\n".join([table(head, rows), where(found)])
 
 
@@ -612,6 +634,7 @@ TABLES = {
     "limits": limits,
     "few": few,
     "rungs": rungs,
+    "triangular": triangular,
     "digits": digits,
     "autoencoders": autoencoders,
     "variational": variational,

@@ -455,7 +455,8 @@ class Mint(Triangular):
         """W₁, W₂ and W₃, masked and tied, and the centre weights c₁, c₂ and c₃."""
         c1 = ops.sum(self.centre(self.w1 * self.own1), axis=1)
         c3 = ops.sum(self.centre(self.w3 * self.own3), axis=0)
-        w2 = ops.where(self.own2 > 0, tied(c1, self.w2, c3), self.w2) * self.mask2
+        w2 = tied(c1, self.w2, c3) * self.own2 + self.w2 * (1 - self.own2)
+        w2 = w2 * self.mask2
         c2 = self.centre(w2 * self.own2)
         return self.w1 * self.mask1, w2, self.w3 * self.mask3, c1, c2, c3
 

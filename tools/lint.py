@@ -26,7 +26,12 @@ from utils import course
 MEGABYTE = 1_000_000
 LINE, WAITING_LINE = 88, 100
 DRAWINGS = {"chapter": 3, "appendix": 1}  # at least
-WAITING_DRAWINGS: set[str] = set()
+WAITING_DRAWINGS = {  # for chapter 8's second edition
+    "adjoint",
+    "continuous_flow",
+    "flow_matching",
+    "residual_ode",
+}
 DRAWING = re.compile(r"""\bdrawing\(["'](\w+)["']\)""")
 TWO_SENTENCES = re.compile(r"[a-zà-ÿ)*$`][.?!] +[A-ZÀ-Þ]")
 MACHINE_PATH = re.compile(r"(?:/home/|/root/|/Users/|/tmp/|/work/|[A-Z]:\\)\S+")

@@ -5,6 +5,7 @@ executed and read.
 from __future__ import annotations
 
 import ast
+import atexit
 import contextlib
 import hashlib
 import os
@@ -168,6 +169,8 @@ def execute(
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # twice is as good as once
             _stop_kernel(client, done)
+            # At exit nbclient would clean up a kernel that is gone, and fail aloud.
+            atexit.unregister(client._cleanup_kernel)
             raise
         except Exception as error:  # CellExecutionError, DeadKernelError: it failed
             place = f"cell {reached[0]} of {len(code)}"

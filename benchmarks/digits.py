@@ -162,6 +162,75 @@ def realnvp(settings, seed):
     return contest(settings, seed, tries) | {"versions": versions(*KERAS)}
 
 
+def judged_exactly(flow, steps):
+    """The log density of a continuous flow, with the exact trace, compiled."""
+    from utils import training
+
+    by_jacobian = definitions("08_ffjord", "by_jacobian")
+    return training.compiled(lambda x: flow.log_prob(x, steps, by_jacobian), flow)
+
+
+def ffjord(settings, seed):
+    """Chapter 8's FFJORD: one probe in training, the exact trace in judging."""
+    import keras
+
+    from utils import training
+
+    ContinuousFlow, velocity_network, OneProbe = definitions(
+        "08_ffjord", "ContinuousFlow", "velocity_network", "OneProbe"
+    )
+    solver = settings["solver_steps"]
+
+    def fit_of(width, peak):
+        def fit(train, validation):
+            keras.utils.set_random_seed(seed)
+            flow = ContinuousFlow(velocity_network(64, width), 64, solver)
+            batch = min(256, len(train) // 4)
+            epochs = settings["epochs"]
+            rate = training.warmup_cosine(peak, epochs * (len(train) // batch))
+            training.fit_density(
+                OneProbe(flow),
+                train,
+                optimizer=keras.optimizers.Adam(rate, global_clipnorm=5.0),
+                epochs=epochs,
+                batch=batch,
+                validation=validation,
+                patience=epochs,
+                seed=seed,
+            )
+            return judged_exactly(flow, 4 * solver)
+
+        return fit
+
+    tries = [(f"{w}, peak {peak:g}", fit_of(w, peak)) for w, peak in settings["shapes"]]
+    return contest(settings, seed, tries) | {"versions": versions(*KERAS)}
+
+
+def matching(settings, seed):
+    """Chapter 8's flow matching; the last weights are kept."""
+    import keras
+
+    ContinuousFlow, velocity_network, flow_matching = definitions(
+        "08_ffjord", "ContinuousFlow", "velocity_network", "flow_matching"
+    )
+
+    def fit_of(width, updates, peak):
+        def fit(train, validation):
+            keras.utils.set_random_seed(seed)
+            network = velocity_network(64, width, "silu")
+            flow_matching(network, train, 256, updates, peak)
+            flow = ContinuousFlow(network, 64, settings["solver_steps"])
+            return judged_exactly(flow, settings["solver_steps"])
+
+        return fit
+
+    tries = [
+        (f"{width}, {updates:,} updates, peak {peak:g}", fit_of(width, updates, peak))
+        for width, updates, peak in settings["shapes"]
+    ]
+    return contest(settings, seed, tries) | {"versions": versions(*KERAS)}
+
+
 MIXTURE = {"few": (5, 10, 15, 20, 30), "added": (0.003, 0.01, 0.03, 0.1)}
 MIXTURE |= {"many": {"digits": (100, 300), "clothes": (100,)}}
 MIXTURE |= {"other": (10, 30, 100, 300)}
@@ -174,6 +243,20 @@ CONTESTANTS = {
     "mixture": (mixture, MIXTURE, {"few": (3,), "added": (0.1,)} | NONE),
     "RealNVP": (realnvp, FLOW, {"shapes": ((2, 16, 1, 1e-3),), "steps": 20}),
 }
+CONTINUOUS = {
+    "FFJORD": (
+        ffjord,
+        {"shapes": ((64, 8e-3), (128, 4e-3), (256, 4e-3)), "epochs": 40}
+        | {"solver_steps": 8},
+        {"shapes": ((16, 4e-3),), "epochs": 1, "solver_steps": 2},
+    ),
+    "flow matching": (
+        matching,
+        {"shapes": ((128, 3_000, 1e-2), (128, 6_000, 1e-2), (256, 6_000, 2e-3))}
+        | {"solver_steps": 32},
+        {"shapes": ((16, 60, 1e-2),), "solver_steps": 4},
+    ),
+}
 SIZES = (300, 1_000, 3_000)
 DIGITS = {"data": "digits", "images": 1_297, "levels": 17, "copies": 4}
 CLOTHES = {"data": "clothes", "levels": 256, "copies": 1}
@@ -185,7 +268,7 @@ FEW = {"images": 300}
 ROWS = [
     *(
         Row(f"{name}, digits", run, settings | DIGITS, quick)
-        for name, (run, settings, quick) in CONTESTANTS.items()
+        for name, (run, settings, quick) in (CONTESTANTS | CONTINUOUS).items()
     ),
     *(
         Row(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.flows import TFP, measured
-from benchmarks.measure import POINTS, judged, versions
+from benchmarks.flows import TFP, measured, speeds
+from benchmarks.measure import POINTS, Clock, judged, versions
 from benchmarks.rows import SEEDS, Row
 from utils import moons
 from utils.chapters import definitions
@@ -132,7 +132,8 @@ def ffjord(settings, seed):
         "08_ffjord", "ContinuousFlow", "velocity_network", "Penalised"
     )
     steps, finer = settings["steps"], settings["steps"] * 4
-    flow = ContinuousFlow(velocity_network(2, settings["width"]), 2, steps)
+    network = velocity_network(2, settings["width"], settings["activation"])
+    flow = ContinuousFlow(network, 2, steps)
     fine = SimpleNamespace(
         log_prob=lambda x: flow.log_prob(x, finer),
         forward=lambda z: flow.forward(z, finer),
@@ -142,6 +143,36 @@ def ffjord(settings, seed):
     return measured(fine, settings, seed, TFP, trained)
 
 
+def matching(settings, seed):
+    """Chapter 8's flow matching, judged with as many steps of the solver as FFJORD."""
+    import keras
+
+    from utils import training
+
+    ContinuousFlow, velocity_network, flow_matching = definitions(
+        "08_ffjord", "ContinuousFlow", "velocity_network", "flow_matching"
+    )
+    clock, rounds = Clock(settings["epochs"]), settings["epochs"]
+    network = velocity_network(2, settings["width"], settings["activation"])
+    flow = ContinuousFlow(network, 2, settings["steps"])
+    log_prob, log_q = training.compiled(flow.log_prob, flow), []
+    progress = training.Progress()
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: log_q.append(log_prob(clock.x))
+    )
+    plan = settings["batch"], settings["updates"], settings["peak"], rounds
+    # Progress comes first, so its watch stands still while the note is taken.
+    flow_matching(network, clock.data.x_train, *plan, [progress, note])
+    for seconds, values in zip(progress.seconds, log_q, strict=True):
+        clock.lap(seconds, values)
+    return {
+        **judged(log_prob, clock.data),
+        **clock.figures(),
+        **speeds(flow, log_prob),
+        "versions": versions(*TFP),
+    }
+
+
 QUICK = {"epochs": 2}
 CHAPTER_5 = {"epochs": 80, "batch": 512, "peak": 1e-2}
 CHAPTER_4 = {"couplings": 16, "width": 32, "depth": 2, "bound": 1.0}
@@ -149,20 +180,26 @@ CHAPTER_4 |= {"epochs": 120, "batch": 256, "peak": 5e-3}
 SPLINE = {"layers": 6, "width": 16, "bins": 8, **CHAPTER_5}
 MAF = {"layers": 6, "hidden": (64, 64), **CHAPTER_5}
 MINTNET = {"layers": 8, "width": 16, "epochs": 100, "batch": 256, "peak": 3e-3}
-FFJORD = {"width": 64, "steps": 12, "kinetic": 0.01}
+FFJORD = {"width": 64, "activation": "tanh", "steps": 12, "kinetic": 0.01}
 FFJORD |= {"epochs": 30, "batch": 256, "peak": 4e-3}
+MATCHING = {"width": 64, "activation": "silu", "steps": 48}
+MATCHING |= {"epochs": 30, "updates": 15_000, "batch": 1_024, "peak": 3e-2}
 TRIALS = {  # of what, with which settings changed
     "RealNVP (4)": [{}, {"peak": 1e-2}, {"couplings": 8, "width": 64}],
     "spline flow (A4)": [{}, {"layers": 4, "width": 32}, {"layers": 3, "width": 64}],
+    "FFJORD (8)": [{}, {"activation": "silu"}, {"peak": 6e-3}],
+    "flow matching (8)": [{}, {"peak": 1e-2}, {"activation": "tanh", "peak": 1e-2}],
 }
 FLOWS = {"RealNVP (4)": (realnvp, CHAPTER_4), "spline flow (A4)": (spline, SPLINE)}
+FLOWS |= {"FFJORD (8)": (ffjord, FFJORD), "flow matching (8)": (matching, MATCHING)}
 
 
 def trial_of(name: str, settings: dict, change: dict) -> Row:
     """A training with one seed that helps to choose the settings of a row."""
     run, words = FLOWS[name][0], ", ".join(f"{k} {v}" for k, v in change.items())
     title = f"{name}, trial: {words or 'no change'}"
-    return Row(title, run, settings | change, QUICK, seeds=(3,), tuning=name)
+    quick = QUICK | ({"updates": 40} if "updates" in settings else {})
+    return Row(title, run, settings | change, quick, seeds=(3,), tuning=name)
 
 
 ROWS = [
@@ -182,4 +219,6 @@ ROWS = [
     Row("spline flow (A4)", spline, SPLINE, QUICK),
     Row("MintNet (7)", mintnet, MINTNET, QUICK),
     Row("FFJORD (8)", ffjord, FFJORD, QUICK),
+    Row("FFJORD with SiLU (8)", ffjord, FFJORD | {"activation": "silu"}, QUICK),
+    Row("flow matching (8)", matching, MATCHING, {"epochs": 2, "updates": 40}),
 ]

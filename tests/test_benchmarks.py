@@ -334,14 +334,12 @@ def test_rivals_have_as_many_trials_and_the_best_on_validation_points_is_chosen(
                 nll = kept[row.name]["seeds"]["3"]["validation_nll"]
                 found.setdefault(row.tuning, []).append((float(nll), row.settings))
     assert {len(trials) for trials in found.values()} == {3}
-    assert len(found) == 5
+    assert len(found) == 7
     every = [*rows.rows_of("moons"), *rows.rows_of("peers")]
     settings = {row.name: row.settings for row in every}
     for name, trials in found.items():
         nll, best = min(trials, key=lambda trial: trial[0])
-        if (
-            name == "RealNVP (4)"
-        ):  # ours keeps its settings, if nearly as good: the page
+        if name in ("RealNVP (4)", "FFJORD (8)"):  # nearly as good: the page says why
             assert next(n for n, s in trials if s == settings[name]) < nll + 0.005
         else:
             assert settings[name] | {"compile": None} == best | {"compile": None}, name

@@ -1,11 +1,11 @@
-"""What chapter 8 defines: solvers, a flow in continuous time, and the same network in
-`tfb.FFJORD`.
+"""What chapter 8 defines: solvers, a flow in continuous time, the same network in
+`tfb.FFJORD`, the trace by a probe, the adjoint, and flow matching.
 """
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras
 from scipy.linalg import expm
 from scipy.stats import multivariate_normal
 
@@ -13,27 +13,37 @@ from utils import checks
 from utils.chapters import definitions
 
 (
-    Adaptive, ContinuousFlow, Penalised, rk4,
-    shaken, velocity_and_trace, velocity_network, with_time,
+    Adaptive, ContinuousFlow, OneProbe, Penalised, adjoint, by_jacobian, by_probe,
+    flow_matching, log_normal, matching, rk4, shaken, signs, velocity_and_trace,
+    velocity_network, with_time,
 ) = definitions(
-    "08_ffjord", "Adaptive", "ContinuousFlow", "Penalised", "rk4", "shaken",
-    "velocity_and_trace", "velocity_network", "with_time",
+    "08_ffjord", "Adaptive", "ContinuousFlow", "OneProbe", "Penalised", "adjoint",
+    "by_jacobian", "by_probe", "flow_matching", "log_normal", "matching", "rk4",
+    "shaken", "signs", "velocity_and_trace", "velocity_network", "with_time",
 )  # fmt: skip
 A = np.float32([[-0.5, 2.0], [-2.0, 0.3]])
 
 
 @pytest.fixture
 def rng():
-    tf_keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     return np.random.default_rng(0)
 
 
 def linear_network():
-    network = tf_keras.Sequential(
-        [tf_keras.Input((3,)), tf_keras.layers.Dense(2, use_bias=False)]
+    network = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(2, use_bias=False)]
     )
-    network.layers[-1].kernel.assign(np.vstack([A.T, [[0, 0]]]))
+    network.set_weights([np.vstack([A.T, [[0, 0]]])])
     return network
+
+
+def random_flow(rng, steps, dim=2):
+    return ContinuousFlow(shaken(velocity_network(dim, 8), rng, 0.5), dim, steps)
+
+
+def normal(rng, *shape):
+    return rng.normal(size=shape).astype("float32")
 
 
 def test_rk4_is_of_order_four():
@@ -55,39 +65,75 @@ def test_rk4_uses_the_time():
     assert float(ends[0]) == pytest.approx(7.0, abs=1e-4)
 
 
+def test_rk4_is_of_order_four_where_the_field_depends_on_place_and_time():
+    def field(t, state):
+        return (tf.cos(3 * t) * state[0],)
+
+    exact = np.exp(np.sin(3.0) / 3)
+    errors = [
+        abs(float(rk4(field, (tf.ones([1, 1]),), 0.0, 1.0, n)[0]) - exact)
+        for n in (2, 4)
+    ]
+    assert errors[0] / errors[1] > 10
+
+
 def test_a_linear_field_has_its_closed_form(rng):
-    x = rng.normal(size=(50, 2)).astype("float32")
+    x = normal(rng, 50, 2)
     expected = multivariate_normal(cov=expm(A) @ expm(A).T).logpdf(x)
-    assert np.allclose(
-        ContinuousFlow(linear_network(), 2, 16).log_prob(x), expected, atol=1e-3
-    )
+    flow = ContinuousFlow(linear_network(), 2, 16)
+    assert np.allclose(flow.log_prob(x), expected, atol=1e-3)
     assert np.allclose(Adaptive(linear_network(), 2).log_prob(x), expected, atol=1e-3)
+    assert np.allclose(flow.forward(x), x @ expm(A).T, atol=1e-3)
+    assert np.allclose(flow.inverse(x)[1], -np.trace(A), atol=1e-4)
 
 
 def test_the_trace_is_that_of_the_jacobian(rng):
-    network, z = (
-        shaken(velocity_network(3, 8), rng, 0.5),
-        rng.normal(size=(5, 3)).astype("float32"),
-    )
-    v, trace = velocity_and_trace(network, 0.3, tf.constant(z))
+    network, z = shaken(velocity_network(3, 8), rng, 0.5), normal(rng, 5, 3)
     jacobian = checks.jacobian(lambda z: network(with_time(z, 0.3)), z)
-    assert np.allclose(
-        trace, np.trace(jacobian, axis1=1, axis2=2), atol=1e-5
-    ) and v.shape == (5, 3)
-    assert np.allclose(with_time(tf.constant(z), 0.3).numpy()[:, 3], 0.3)
+    expected = np.trace(jacobian, axis1=1, axis2=2)
+    for rates in (velocity_and_trace, by_jacobian):
+        v, trace = rates(network, 0.3, tf.constant(z))
+        assert np.allclose(trace, expected, atol=1e-5)
+        assert np.allclose(v, network(with_time(tf.constant(z), 0.3)), atol=1e-6)
+    with_t = with_time(tf.constant(z), 0.3).numpy()
+    assert np.allclose(with_t[:, 3], 0.3) and np.array_equal(with_t[:, :3], z)
+
+
+def test_the_flow_depends_on_the_time(rng):
+    network, z = (
+        shaken(velocity_network(2, 8), rng, 0.5),
+        tf.constant(normal(rng, 5, 2)),
+    )
+    assert np.abs(network(with_time(z, 0.1)) - network(with_time(z, 0.9))).max() > 0.1
 
 
 def test_inverse_log_det_and_both_solvers_agree(rng):
-    flow = ContinuousFlow(shaken(velocity_network(2, 8), rng, 0.5), 2, steps=32)
-    x = rng.normal(size=(30, 2)).astype("float32")
+    flow, x = random_flow(rng, 32), normal(rng, 30, 2)
     assert np.abs(flow.inverse(x)[0] - x).max() > 0.2
-    checks.inverse_error(lambda x: flow.inverse(x)[0], flow.forward, x, 1e-3)
-    checks.log_det_error(
-        lambda x: flow.inverse(x)[0], lambda x: flow.inverse(x)[1], x, 1e-3
-    )
+    checks.flow_errors(flow, x, 1e-3)
     adaptive = Adaptive(flow.network, 2)
     assert np.allclose(adaptive.log_prob(x), flow.log_prob(x), atol=1e-3)
     assert int(adaptive.evaluations) > 10
+
+
+def test_steps_and_rates_are_those_that_are_asked_for(rng):
+    flow, x = random_flow(rng, 1), normal(rng, 5, 2)
+    fine = ContinuousFlow(flow.network, 2, 32)
+    assert not np.allclose(flow.log_prob(x), fine.log_prob(x), atol=1e-4)
+    assert np.allclose(flow.log_prob(x, 32), fine.log_prob(x), atol=1e-6)
+    assert np.allclose(flow.forward(x, 32), fine.forward(x), atol=1e-6)
+
+    def nothing(network, t, z):
+        return velocity_and_trace(network, t, z)[0], tf.zeros(len(z))
+
+    z, log_det, _ = flow.inverse(x, 32, nothing)
+    assert np.allclose(log_det, 0) and np.allclose(z, fine.inverse(x)[0], atol=1e-6)
+    assert np.allclose(flow.log_prob(x, 32, nothing), log_normal(z), atol=1e-6)
+
+
+def test_the_base_is_a_standard_normal(rng):
+    z = normal(rng, 20, 3)
+    assert np.allclose(log_normal(z), multivariate_normal(np.zeros(3)).logpdf(z), 1e-5)
 
 
 def test_a_solver_that_runs_out_of_steps_says_so(rng):
@@ -96,10 +142,87 @@ def test_a_solver_that_runs_out_of_steps_says_so(rng):
         Adaptive(network, 2, most=2).log_prob(np.zeros((3, 2), "float32"))
 
 
-def test_the_energy_is_positive_and_lowers_the_objective(rng):
-    flow = ContinuousFlow(shaken(velocity_network(2, 8), rng, 0.5), 2, steps=8)
-    x = rng.normal(size=(10, 2)).astype("float32")
+def test_the_energy_is_that_of_the_path_and_lowers_the_objective(rng):
+    flow, x = random_flow(rng, 8), normal(rng, 10, 2)
     energy = flow.inverse(x)[2].numpy()
-    assert (energy > 0).all()
     objective = Penalised(flow, 0.1).log_prob(x).numpy()
     assert np.allclose(objective, flow.log_prob(x).numpy() - 0.1 * energy, atol=1e-4)
+    still = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    still.set_weights([np.zeros((3, 2)), np.float32([3.0, 4.0])])
+    assert np.allclose(ContinuousFlow(still, 2, 2).inverse(x)[2], 25.0, atol=1e-4)
+
+
+def test_probes_are_signs_and_their_mean_is_the_trace(rng):
+    network = shaken(velocity_network(3, 8), rng, 0.5)
+    z = tf.constant(np.repeat(normal(rng, 1, 3), 40_000, axis=0))
+    epsilon = signs(z)
+    assert np.array_equal(np.unique(epsilon), [-1, 1])
+    assert np.abs(np.mean(epsilon, axis=0)).max() < 0.03
+    v, estimate = by_probe(epsilon)(network, 0.3, z)
+    _, trace = velocity_and_trace(network, 0.3, z[:1])
+    jacobian = checks.jacobian(lambda z: network(with_time(z, 0.3)), z[:1])[0]
+    S = (jacobian + jacobian.T) / 2
+    variance = 2 * ((S**2).sum() - (np.diag(S) ** 2).sum())
+    error = (variance / len(z)) ** 0.5
+    assert abs(np.mean(estimate) - float(trace[0])) < 5 * error
+    assert np.var(estimate) == pytest.approx(variance, rel=0.05)
+    assert np.allclose(v, network(with_time(z, 0.3)), atol=1e-6)
+
+
+def test_one_probe_is_kept_through_the_solver_and_right_on_average(rng):
+    flow = random_flow(rng, 4)
+    x = np.repeat(normal(rng, 1, 2), 20_000, axis=0)
+    noisy = OneProbe(flow).log_prob(x).numpy()
+    exact = float(flow.log_prob(x[:1])[0])
+    assert abs(noisy.mean() - exact) < 5 * noisy.std() / len(noisy) ** 0.5
+    # Four probes of two numbers are all there are, and two of them are the others'
+    # negatives: a probe that is kept leaves two values, and one that is not many.
+    assert len(np.unique(noisy.round(3))) == 2
+
+
+def test_the_adjoint_finds_the_gradients_through_the_solver(rng):
+    flow, z = random_flow(rng, 32), tf.constant(normal(rng, 20, 2))
+
+    def loss(end):
+        return tf.reduce_mean((end - 1.0) ** 2)
+
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        value = loss(flow.forward(z))
+    by_z, *by_theta = tape.gradient(value, [z, *flow.trainable_variables])
+    by_start, walked, start = adjoint(flow.network, z, loss, 32)
+    for ours, right in zip([by_start, *walked], [by_z, *by_theta], strict=True):
+        assert np.abs(right).max() > 1e-4, "a gradient of 0 proves nothing"
+        assert np.allclose(ours, right, atol=1e-5)
+    assert np.allclose(start, z, atol=1e-5)
+
+
+def test_batches_for_flow_matching_lie_on_lines_from_noise_to_data(rng):
+    x = np.float32(normal(rng, 50, 2) + 5)
+    inputs, targets = (
+        np.concatenate(parts)
+        for parts in zip(*matching(x, 200, 20).as_numpy_iterator())
+    )
+    place, t = inputs[:, :2], inputs[:, 2:]
+    assert len(inputs) == 4_000 and 0 <= t.min() < 0.01 < 0.99 < t.max() <= 1
+    z, end = place - t * targets, place + (1 - t) * targets
+    distance = np.abs(end[:, None] - x).max(axis=2)
+    assert distance.min(axis=1).max() < 1e-4, "each line ends in a point of the data"
+    assert len(np.unique(distance.argmin(axis=1))) == len(x), "and all points are taken"
+    assert abs(z.mean()) < 0.1 and abs(z.std() - 1) < 0.05
+    assert abs(np.corrcoef(z[:, 0], end[:, 0])[0, 1]) < 0.06
+
+
+def test_flow_matching_learns_the_mean_velocity_of_a_gaussian(rng):
+    # From N(0, 1) to N(m, s²), z_t has the variance c = (1 − t)² + t² s², and
+    # E[x − z | z_t = y] = m + (t s² − (1 − t)) (y − t m) / c.
+    m, s = 1.0, 0.5
+    x = np.float32(m + s * normal(rng, 4_000, 1))
+    network = velocity_network(1, 32, "silu")
+    history = flow_matching(network, x, 512, 1_500, 1e-2, rounds=5)
+    assert len(history.history["loss"]) == 5
+    for t in (0.1, 0.5, 0.9):
+        c = (1 - t) ** 2 + (t * s) ** 2
+        y = t * m + c**0.5 * np.linspace(-1.5, 1.5, 20, dtype="float32")[:, None]
+        right = m + (t * s**2 - (1 - t)) * (y - t * m) / c
+        assert np.abs(network(with_time(tf.constant(y), t)) - right).max() < 0.25

@@ -69,6 +69,14 @@ def test_progress_of_a_resumed_training_begins_where_it_was(model, capsys):
     assert "8/12" in shown[1] and "12/12" in shown[-1]
 
 
+def test_progress_counts_all_steps_of_one_execution(capsys):
+    model = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", steps_per_execution=4)
+    progress = training.Progress("in fours")
+    model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=[progress])
+    assert f"{2 * len(x) // 8}/{2 * len(x) // 8}" in capsys.readouterr().out
+
+
 def test_bad_loss_stops_at_once_and_names_the_step(model):
     bad = x.copy()
     bad[40] = np.nan  # the third batch of 16

@@ -26,12 +26,7 @@ from utils import course
 MEGABYTE = 1_000_000
 LINE, WAITING_LINE = 88, 100
 DRAWINGS = {"chapter": 3, "appendix": 1}  # at least
-WAITING_DRAWINGS = {  # for chapter 8's second edition
-    "adjoint",
-    "continuous_flow",
-    "flow_matching",
-    "residual_ode",
-}
+WAITING_DRAWINGS: set[str] = set()
 DRAWING = re.compile(r"""\bdrawing\(["'](\w+)["']\)""")
 TWO_SENTENCES = re.compile(r"[a-zà-ÿ)*$`][.?!] +[A-ZÀ-Þ]")
 MACHINE_PATH = re.compile(r"(?:/home/|/root/|/Users/|/tmp/|/work/|[A-Z]:\\)\S+")

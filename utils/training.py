@@ -75,10 +75,11 @@ class Progress(keras.callbacks.Callback):
         if self.bar is None:  # a resumed training does not begin with epoch 0
             total, done = steps * self.params["epochs"], steps * epoch
             self.bar = progress.bar(total, self.label, done=done)
-        self.since = time.perf_counter()
+        self.step, self.since = 0, time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        self.bar.update()
+        self.bar.update(batch + 1 - self.step)  # several with steps_per_execution
+        self.step = batch + 1
 
     def on_test_begin(self, logs=None):
         self._pause()

@@ -87,16 +87,33 @@ def test_a_linear_field_has_its_closed_form(rng):
     assert np.allclose(flow.inverse(x)[1], -np.trace(A), atol=1e-4)
 
 
-def test_the_trace_is_that_of_the_jacobian(rng):
+@pytest.mark.parametrize("t", [0.3, 0.8])
+def test_the_trace_is_that_of_the_jacobian(rng, t):
     network, z = shaken(velocity_network(3, 8), rng, 0.5), normal(rng, 5, 3)
-    jacobian = checks.jacobian(lambda z: network(with_time(z, 0.3)), z)
+    jacobian = checks.jacobian(lambda z: network(with_time(z, t)), z)
     expected = np.trace(jacobian, axis1=1, axis2=2)
     for rates in (velocity_and_trace, by_jacobian):
-        v, trace = rates(network, 0.3, tf.constant(z))
+        v, trace = rates(network, t, tf.constant(z))
         assert np.allclose(trace, expected, atol=1e-5)
-        assert np.allclose(v, network(with_time(tf.constant(z), 0.3)), atol=1e-6)
-    with_t = with_time(tf.constant(z), 0.3).numpy()
-    assert np.allclose(with_t[:, 3], 0.3) and np.array_equal(with_t[:, :3], z)
+        assert np.allclose(v, network(with_time(tf.constant(z), t)), atol=1e-6)
+    with_t = with_time(tf.constant(z), t).numpy()
+    assert np.allclose(with_t[:, 3], t) and np.array_equal(with_t[:, :3], z)
+
+
+def test_the_network_has_three_hidden_layers():
+    network = velocity_network(2, 8, "silu")
+    assert [v.shape for v in network.trainable_variables] == [
+        (3, 8), (8,), (8, 8), (8,), (8, 8), (8,), (8, 2), (2,),
+    ]  # fmt: skip
+    names = [layer.activation.__name__ for layer in network.layers]
+    assert names == ["silu", "silu", "silu", "linear"]
+    assert velocity_network(2, 8).layers[0].activation.__name__ == "tanh"
+
+
+def test_training_sees_all_weights(rng):
+    flow = random_flow(rng, 4)
+    for model in (flow, Penalised(flow, 0.1), OneProbe(flow)):
+        assert len(model.trainable_variables) == 8, type(model).__name__
 
 
 def test_the_flow_depends_on_the_time(rng):
@@ -142,6 +159,18 @@ def test_a_solver_that_runs_out_of_steps_says_so(rng):
         Adaptive(network, 2, most=2).log_prob(np.zeros((3, 2), "float32"))
 
 
+def test_a_tighter_tolerance_takes_more_evaluations_and_each_call_counts_anew(rng):
+    flow, x = random_flow(rng, 128), normal(rng, 20, 2)
+    counts, errors = [], []
+    for tolerance in (1e-2, 1e-6):
+        adaptive = Adaptive(flow.network, 2, tolerance)
+        for _ in range(2):
+            log_q = adaptive.log_prob(x)
+        counts.append(int(adaptive.evaluations))
+        errors.append(np.abs(log_q - flow.log_prob(x)).max())
+    assert counts[0] < counts[1] < 400 and errors[1] < 1e-3 < errors[0]
+
+
 def test_the_energy_is_that_of_the_path_and_lowers_the_objective(rng):
     flow, x = random_flow(rng, 8), normal(rng, 10, 2)
     energy = flow.inverse(x)[2].numpy()
@@ -158,15 +187,15 @@ def test_probes_are_signs_and_their_mean_is_the_trace(rng):
     epsilon = signs(z)
     assert np.array_equal(np.unique(epsilon), [-1, 1])
     assert np.abs(np.mean(epsilon, axis=0)).max() < 0.03
-    v, estimate = by_probe(epsilon)(network, 0.3, z)
-    _, trace = velocity_and_trace(network, 0.3, z[:1])
-    jacobian = checks.jacobian(lambda z: network(with_time(z, 0.3)), z[:1])[0]
+    v, estimate = by_probe(epsilon)(network, 0.6, z)
+    _, trace = velocity_and_trace(network, 0.6, z[:1])
+    jacobian = checks.jacobian(lambda z: network(with_time(z, 0.6)), z[:1])[0]
     S = (jacobian + jacobian.T) / 2
     variance = 2 * ((S**2).sum() - (np.diag(S) ** 2).sum())
     error = (variance / len(z)) ** 0.5
     assert abs(np.mean(estimate) - float(trace[0])) < 5 * error
     assert np.var(estimate) == pytest.approx(variance, rel=0.05)
-    assert np.allclose(v, network(with_time(z, 0.3)), atol=1e-6)
+    assert np.allclose(v, network(with_time(z, 0.6)), atol=1e-6)
 
 
 def test_one_probe_is_kept_through_the_solver_and_right_on_average(rng):
@@ -219,8 +248,14 @@ def test_flow_matching_learns_the_mean_velocity_of_a_gaussian(rng):
     m, s = 1.0, 0.5
     x = np.float32(m + s * normal(rng, 4_000, 1))
     network = velocity_network(1, 32, "silu")
-    history = flow_matching(network, x, 512, 1_500, 1e-2, rounds=5)
-    assert len(history.history["loss"]) == 5
+    rates = []
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: rates.append(float(network.optimizer.learning_rate))
+    )
+    history = flow_matching(network, x, 512, 1_500, 1e-2, 10, [note])
+    assert len(history.history["loss"]) == 10 == len(rates)
+    assert int(network.optimizer.iterations) == 1_500
+    assert max(rates) == pytest.approx(1e-2, rel=0.02) and rates[-1] < 1e-5
     for t in (0.1, 0.5, 0.9):
         c = (1 - t) ** 2 + (t * s) ** 2
         y = t * m + c**0.5 * np.linspace(-1.5, 1.5, 20, dtype="float32")[:, None]

@@ -24,7 +24,7 @@
 # **In the book**: chapter 6 (노멀라이징 플로) names FFJORD at its end and stops there.
 #
 # **Needs**: [chapter 4](04_realnvp.ipynb), TensorFlow and TensorFlow Probability; no download.
-# About 5 minutes on two CPU cores (Intel Xeon with AVX-512), a third of it for the training of section 8.5; longer on older ones.
+# About 6 minutes on two CPU cores (Intel Xeon with AVX-512), a third of it for the training of section 8.5; longer on older ones.
 
 # %%
 import subprocess
@@ -936,7 +936,7 @@ plots.show(
 )
 
 # %% [markdown]
-# In two dimensions a probe saves hardly anything; in 128 it is about eight times cheaper, and its time hardly depends on $D$.
+# In two dimensions a probe saves hardly anything; in 128 it is around ten times cheaper, and its time hardly depends on $D$.
 # The price is noise in every log-density.
 # Training does not mind: the gradient of a noisy loss that is right on average is a gradient that is right on average, as with batches.
 
@@ -1302,7 +1302,7 @@ def flow_matching(network, x, batch, steps, peak, rounds=30, callbacks=()):
     """Trains a velocity network on such batches, in `rounds` epochs of Keras."""
     rate, each = training.warmup_cosine(peak, steps), steps // rounds
     fast = {"jit_compile": training.jit_compile("dense")}  # both for speed alone
-    fast |= {"steps_per_execution": min(each, 100)}
+    fast |= {"steps_per_execution": each}
     network.compile(keras.optimizers.Adam(rate), "mse", **fast)
     settings = {"epochs": rounds, "steps_per_epoch": each, "callbacks": callbacks}
     settings |= {"verbose": 0, "shuffle": False}  # the batches are random already
@@ -1440,7 +1440,7 @@ plots.image_rows(
 )
 
 # %% [markdown]
-# The same network as FFJORD's, but for the nonlinearity, and 5 nats better after a quarter of the seconds; it is level with the mixture now.
+# The same network as FFJORD's, but for the nonlinearity, and 5 nats better after a small part of the seconds; it is level with the mixture now.
 # Every loss of FFJORD was 32 evaluations of the network and their gradients, with one probe's noise; here it is one, and in the same seconds the network sees many more batches.
 
 # %% [markdown]

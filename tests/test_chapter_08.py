@@ -226,6 +226,18 @@ def test_the_adjoint_finds_the_gradients_through_the_solver(rng):
     assert np.allclose(start, z, atol=1e-5)
 
 
+def test_the_adjoint_walks_back_with_as_many_steps(rng):
+    flow, z = random_flow(rng, 2), tf.constant(normal(rng, 20, 2))
+
+    def velocity(t, state):
+        return (flow.network(with_time(state[0], t)),)
+
+    (expected,) = rk4(velocity, (flow.forward(z),), 1.0, 0.0, 2)
+    _, _, start = adjoint(flow.network, z, tf.reduce_mean, 2)
+    assert np.allclose(start, expected, atol=1e-6)
+    assert np.abs(start - z).max() > 1e-4, "two steps do not find the way back exactly"
+
+
 def test_batches_for_flow_matching_lie_on_lines_from_noise_to_data(rng):
     x = np.float32(normal(rng, 50, 2) + 5)
     inputs, targets = (
@@ -239,6 +251,9 @@ def test_batches_for_flow_matching_lie_on_lines_from_noise_to_data(rng):
     assert distance.min(axis=1).max() < 1e-4, "each line ends in a point of the data"
     assert len(np.unique(distance.argmin(axis=1))) == len(x), "and all points are taken"
     assert abs(z.mean()) < 0.1 and abs(z.std() - 1) < 0.05
+    assert abs((z**4).mean() - 3) < 0.4, "normal, not only of variance 1"
+    assert len(np.unique(z.round(4))) > 7_000, "a draw for each point"
+    assert abs(t.mean() - 1 / 2) < 0.02 and abs(t.var() - 1 / 12) < 0.01
     assert abs(np.corrcoef(z[:, 0], end[:, 0])[0, 1]) < 0.06
 
 

@@ -128,7 +128,7 @@ plots.drawing("continuous_flow")
 # $$\frac{d}{dt} \log p_t(z(t)) = -\operatorname{tr} \frac{\partial v}{\partial z}(z(t), t).$$
 #
 # This is the **instantaneous change of variables** (Chen et al., 2018, theorem 1).
-# A determinant costs about $D^3$ operations in $D$ dimensions, and a trace is $D$ derivatives.
+# A determinant in $D$ dimensions takes all derivatives and about $D^3$ operations more; a trace takes the derivatives on the diagonal, and a sum.
 
 # %% [markdown]
 # ## 8.2 Layers become time
@@ -143,7 +143,7 @@ plots.drawing("residual_ode")
 # %% [markdown]
 # One long step tears the order of the points: some lines cross and others do not, so somewhere two starts share an end, and on the way back nobody can tell which it was.
 # With more and shorter steps the lines bend towards the solution, in grey, and with sixteen they lie close to it.
-# A residual network of many thin layers is a solver, and the differential equation is what it tends to.
+# A residual network of many thin layers can be read as a solver, if neighbouring layers are alike, and the differential equation is what it tends to.
 # (Residual layers have weights of their own each; here one network serves all times, with $t$ as an input.)
 #
 # Euler's step looks at the velocity once.
@@ -571,7 +571,9 @@ if course.profile() == "full":
 # - **Twice as many steps** give another log-density, by 2 nats on average.
 #
 # The first needs the truth and the integral few dimensions.
-# The others work in any number of them, and the last costs two lines.
+# The others work in any number of them: the log-determinant takes $D$ gradients, the last check two lines.
+# (Where the trace is estimated, as in section 8.8, both log-densities need the same probe, or its noise hides the difference.
+# And a check that passes is no proof: a burst may be missed by more steps, too.)
 #
 # ### Why
 #
@@ -642,7 +644,7 @@ print(
 # (RK4 looks twice in the middle of a step, so there are two dots for some times.)
 # Going back from $t = 1$, steps and path agree down to $t = 0.5$.
 # Then the true path runs into a region where lines spread violently, with a trace of up to 27.
-# By the equation of section 8.1 the log-density falls there by the area under the grey curve.
+# By the equation of section 8.1, on the way from noise to data the log-density falls there by the area under the grey curve.
 # The solver's evaluations happen at other places, beside that region, and what they see there is small or negative: for them the log-density hardly falls, or grows.
 # At this point they report a log-determinant of 2.0, and it is −7.0 (both of `inverse`, which is minus the area).
 # Over all test points, nine tenths of the mean gain are in the log-determinant.
@@ -683,7 +685,7 @@ history = train(Penalised(flow, KINETIC), EPOCHS, PEAK_RATE, "FFJORD")
 # %% [markdown]
 # (The exact trace, as here, costs little in two dimensions; strictly, FFJORD is the model of section 8.8, with an estimate of it.)
 #
-# Every figure of this flow is by solvers that training did not see: the KL by four times as many steps, over the plane and over the bulk, the region with 99.99 % of the truth; log-densities by the adaptive solver.
+# Its KL is judged by four times as many steps as in training, over the plane and over the bulk, the region with 99.99 % of the truth, and these steps by the adaptive solver; the twelve steps of training stand beside them.
 
 # %%
 FINE = 4 * STEPS
@@ -724,7 +726,7 @@ if course.profile() == "full":
 # | 128 | 12 | 0.004 | 0.01 | 20 | 0.019, and 0.012 by its own twelve steps |
 # | 256 | 12 | 0.004 | 0.01 | 30 | what this section takes |
 #
-# So eight steps were cheated as well, in spite of the penalty.
+# So eight steps were very probably cheated as well, in spite of the penalty: its loss, penalty included, lay below the entropy.
 # And what is enough for the first epochs may be too little for the last: training makes the field steeper, as the adaptive solver's evaluations tell.
 # So a check belongs to every training, and it is cheap: **the same log-density by more steps**, in any number of dimensions.
 
@@ -820,7 +822,7 @@ print(f"closest that two of forty come at the same time: {apart.min():.4f}")
 assert np.abs(back - noise[:40]).max() < 1e-2
 
 # %% [markdown]
-# The way back ends where it began, to the accuracy of 32-bit numbers, and no two of the forty met at any of the 25 moments.
+# The way back ends where it began, up to rounding and the solver's error, and no two of the forty met at any of the 25 moments.
 
 # %% [markdown]
 # ## 8.7 One probe for a trace
@@ -863,7 +865,7 @@ def by_probe(epsilon):
 #
 # $$\operatorname{Var} = 2 \sum_{i, j} S_{ij}^2 \;\text{ for normal probes}, \qquad \operatorname{Var} = 2 \sum_{i \neq j} S_{ij}^2 \;\text{ for probes of } \pm 1.$$
 #
-# ($J$ enters by $S$ alone, since $\varepsilon^\top J \varepsilon = \varepsilon^\top S \varepsilon$; written as a sum over pairs $i, j$, its terms are uncorrelated, and their variances add up; Avron and Toledo, 2011, have the proof.)
+# ($J$ enters by $S$ alone, since $\varepsilon^\top J \varepsilon = \varepsilon^\top S \varepsilon$; written as a sum over pairs $i \le j$ its terms are uncorrelated, and each pair $i < j$, whose term is $2 S_{ij}\, \varepsilon_i \varepsilon_j$, adds $4 S_{ij}^2$; Avron and Toledo, 2011, have the proof.)
 # For $\pm 1$ all $\varepsilon_i^2$ are 1, so the diagonal enters exactly and makes no noise.
 # The heavier the diagonal, the more that is worth:
 
@@ -938,7 +940,8 @@ plots.show(
 # %% [markdown]
 # In two dimensions a probe saves hardly anything; in 128 it is around ten times cheaper, and its time hardly depends on $D$.
 # The price is noise in every log-density.
-# Training does not mind: the gradient of a noisy loss that is right on average is a gradient that is right on average, as with batches.
+# Training stays right on average, as with batches: the gradient of a noisy loss that is right on average is a gradient that is right on average.
+# It pays in variance.
 
 # %% [markdown]
 # ## 8.8 FFJORD in sixty-four dimensions
@@ -1007,7 +1010,7 @@ digits_history = training.fit_density(
 # %% [markdown]
 # The judge takes the exact trace, all 64 gradients of it, and four times as many steps.
 # Beside the flow stands a mixture of fifteen Gaussians, the kind that won on these digits in chapter 4.
-# A log-density of standardised logits is no figure that others could compare with, so it is brought back to grey levels, where one level has the width 1 and $-\log_2 p$ is a code length: bits per pixel.
+# A log-density of standardised logits is no figure that others could compare with, so it is brought back to grey levels, where one level has the width 1 and the mean of $-\log_2 p$ bounds a code length from above: bits per pixel.
 # By the chain rule from a level to $f$, to the logit, to the standardised logit, that takes $\log\big(\tfrac{0.98}{17} \cdot \tfrac{1}{f(1 - f)} \cdot \tfrac{1}{\text{spread}}\big)$ for each pixel.
 
 # %%
@@ -1069,7 +1072,7 @@ plots.image_rows(
 # Its samples are rougher than the mixture's, but most can be read.
 # (Its training loss, the last on the line above, is some ten nats below that of the validation pictures: 1,297 pictures are few, and what is kept is the best epoch.)
 # Four times as many steps and its own eight agree to three digits, so here nobody cheats.
-# One probe moves the log-density of a single image by nearly 8 nats up or down, which would be useless as an answer; but the mean over 250 images is right within a third of a nat, and for training that is enough.
+# One probe moves the log-density of a single image by nearly 8 nats up or down, which would be useless as an answer; but the mean over 250 images has a standard error of half a nat from it, and for training that is enough.
 
 # %% [markdown]
 # ## 8.9 Gradients without storing the path
@@ -1228,8 +1231,8 @@ for strength in (1, 5, 10, 15, 20):
 assert off > 0.5
 
 # %% [markdown]
-# With $\kappa = 15$ the way back still finds its start to a hundredth.
-# With 20 it stays at 1: the end differs from 1 by less than a number of 32 bits can say, so nothing is left of where the point came from, and more steps would not help.
+# With $\kappa = 15$ the way back finds this start to a hundredth; others it finds to some tenths only, and more steps add more rounding: with 256 this one is lost, too.
+# With 20 it stays at 1: the end differs from 1 by less than a number of 32 bits can say, so nothing is left of where the point came from.
 # The adjoint would then take its derivatives at places where the point never was.
 # A flow that presses data onto a thin curve has such directions, so a check belongs to every use of the adjoint: compare `start` with the point that one began with.
 # Here there is memory enough, and this chapter trains through the solver.
@@ -1341,10 +1344,11 @@ if course.profile() == "full":
 # %% [markdown]
 # A little nearer to the truth than FFJORD in this run, after a small part of its seconds.
 # (Section 8.11 asks whether that is owed to the training or to the nonlinearity, with three seeds.)
-# And nothing can be cheated: no solver stood in the loss.
+# And no solver can be cheated in training: none stood in the loss.
 #
 # The loss itself says little.
-# It does not go to 0, since a place does not tell which of its lines was meant; 1.37 is nearly all spread of the lines about their mean, and between a good field and a very good one it hardly moves.
+# (Keras takes the mean over coordinates, where the formula has the sum.)
+# It does not go to 0, since a place does not tell which of its lines was meant: what is left is the spread of the lines about their mean, and a likelihood cannot be read from it.
 # Whoever wants a likelihood must solve the equation after all, once, when training is over.
 #
 # **Did it learn the mean?**
@@ -1441,7 +1445,9 @@ plots.image_rows(
 
 # %% [markdown]
 # The same network as FFJORD's, but for the nonlinearity, and 5 nats better after a small part of the seconds; it is level with the mixture now.
-# Every loss of FFJORD was 32 evaluations of the network and their gradients, with one probe's noise; here it is one, and in the same seconds the network sees many more batches.
+# A loss of FFJORD takes 32 evaluations of the network with their gradients, and has one probe's noise; here it takes one.
+# So this network saw 6,000 batches in its seconds, and FFJORD's 800.
+# (Which of these made the five nats, or whether SiLU did, was not taken apart.)
 
 # %% [markdown]
 # ## 8.11 Where it stands
@@ -1486,10 +1492,14 @@ for name in ("kernel", "mixture", "RealNVP", "FFJORD", "flow matching"):
 # Both are level with chapter 5's flows; RealNVP of chapter 4, MintNet and the mixture are nearer.
 # And both pay for a density with 192 evaluations of the network: some forty to sixty times the milliseconds of a MintNet or a RealNVP.
 #
-# Far from the data the field of flow matching is not constrained: SiLU does not saturate as tanh does, and the loss never looks where no line passes.
+# Far from the data the field of flow matching is not constrained: SiLU does not saturate as tanh does, and the loss hardly ever looks where hardly any line passes.
+# (That this is the reason is a guess.)
 # The three seeds above are as good over the plane as in the bulk, but in the trials by hand one run at a higher rate had 5 nats over the plane and 0.012 in the bulk: the plane is not to be left out ([where data are rare](../docs/tails.md)).
 #
-# **The digits.** In 64 dimensions flow matching is level with the best mixtures, and FFJORD with chapter 4's RealNVP, by the medians and within the ranges of three seeds; every contestant had its tries, chosen by validation pictures.
+# **The digits.** In 64 dimensions flow matching is level with the best mixtures, and FFJORD with chapter 4's RealNVP, by the medians and within the ranges of three seeds.
+# The mixtures had 30 tries, each flow three, chosen by validation pictures; flow matching and FFJORD had three or four more by hand before.
+#
+# And tuning was not equal: flow matching on the moons had some twenty settings tried by hand, judged by the KL itself, where FFJORD kept the first edition's, though both other trials were a little better.
 #
 # ### What became of it
 #
@@ -1531,7 +1541,7 @@ results.record("08_ffjord", data=data.name, seconds=total, rows=rows)
 #   Paths never cross, so the way back is time run backwards.
 # - A residual layer is a step of Euler's method.
 #   RK4 is of order four; an adaptive solver chooses its steps.
-# - A flow that is trained through too few steps finds fields that the solver does not follow, and reports a likelihood that it does not have.
+# - A flow that is trained through too few steps can find fields that the solver does not follow, and report a likelihood that it does not have.
 #   In any dimension the same log-density by more steps finds it out, and so do the log-determinant and the way back; where they can be had, an integral that is not 1 and a KL below 0.
 #
 # - One probe gives the trace by one gradient, right on average.
@@ -1634,7 +1644,7 @@ for name, optimal in {"random pairs": False, "optimal pairs": True}.items():
 
 # %% [markdown]
 # With random pairs the paths are nearly twice as long as straight lines, and four steps of Euler's method end 0.3 away.
-# With optimal pairs the lines of a batch hardly cross, so the mean velocity is nearly that of each line: the paths are straight to a third of a per cent, and four steps are enough to within 0.02.
+# With optimal pairs no two lines of a batch meet at the same moment, so the mean velocity is nearly that of each line: the paths are straight to a third of a per cent, and four steps are enough to within 0.02.
 # (A batch is not the whole data, so the pairs are optimal only nearly, and in more dimensions less so.)
 #
 # **4. Find the mistake.** Somebody writes the adjoint's `backwards` with `return -v, -by_z, …`, "because time runs backwards, so the velocity does too".

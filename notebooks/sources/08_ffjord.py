@@ -8,7 +8,8 @@
 # A continuous flow has no layers, but time (Chen et al., 2018): a point of a Gaussian drifts along a velocity that a network gives for each place and each moment, and after one unit of time it is a point of the data.
 # Any smooth network will do, the way back is time run backwards, and the determinant becomes a trace.
 # The price is a differential equation that must be solved, and a solver makes errors.
-# A network that is trained through a solver learns to profit from its errors.
+# A network that is trained through a solver can learn to profit from its errors.
+#
 # This chapter shows how, and what finds it out, then an honest flow, then FFJORD (Grathwohl et al., 2019; short for *free-form Jacobian of reversible dynamics*), which estimates the trace where it is expensive.
 # It ends with flow matching, which needs no solver to train.
 
@@ -628,6 +629,11 @@ plots.show(
     "the trace along a path, and what the few steps of the solver saw of it",
 )
 
+# %% [markdown]
+# Left, the gain lies in stretches of both moons, and whole stretches have none.
+# Right, steps and path agree from $t = 1$ down to 0.5, and then see different things.
+# (RK4 looks twice in the middle of a step, so there are two dots for some times.)
+
 # %%
 low, middle, high = np.quantile(gain, [0.1, 0.5, 0.9])
 print(f"gain: {low:.2f}, {middle:.2f} and {high:.2f} nats (10 %, 50 % and 90 %)")
@@ -639,15 +645,12 @@ print(
 )
 
 # %% [markdown]
-# Half of the points gain more than a nat, a tenth more than eight.
-# The picture on the right shows how.
-# (RK4 looks twice in the middle of a step, so there are two dots for some times.)
-# Going back from $t = 1$, steps and path agree down to $t = 0.5$.
-# Then the true path runs into a region where lines spread violently, with a trace of up to 27.
+# Half of the points gain more than a nat, a tenth more than eight; nine tenths of the mean gain are in the log-determinant.
+#
+# In the picture on the right, the true path runs into a region where lines spread violently, with a trace of up to 27.
 # By the equation of section 8.1, on the way from noise to data the log-density falls there by the area under the grey curve.
 # The solver's evaluations happen at other places, beside that region, and what they see there is small or negative: for them the log-density hardly falls, or grows.
-# At this point they report a log-determinant of 2.0, and it is −7.0 (both of `inverse`, which is minus the area).
-# Over all test points, nine tenths of the mean gain are in the log-determinant.
+# At this point they report a log-determinant of 2.0, and it is −7.0 (both of `inverse`: minus the area).
 #
 # Nobody taught the network this.
 # The loss is computed by the solver, errors and all; the path and the sum of the traces are solved with different errors, and gradient descent finds the fields where the difference looks like likelihood.
@@ -1696,6 +1699,7 @@ for name, network in {"random": random_network, "linear": linear}.items():
 # - R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud. [*Neural Ordinary Differential Equations*](https://arxiv.org/abs/1806.07366). NeurIPS, 2018. The adjoint, and theorem 1: the instantaneous change of variables.
 # - W. Grathwohl, R. T. Q. Chen, J. Bettencourt, I. Sutskever, D. Duvenaud. [*FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models*](https://arxiv.org/abs/1810.01367). ICLR, 2019.
 # - C. Finlay, J.-H. Jacobsen, L. Nurbekyan, A. Oberman. [*How to Train Your Neural ODE: the World of Jacobian and Kinetic Regularization*](https://arxiv.org/abs/2002.02798). ICML, 2020.
+#
 # - M. F. Hutchinson. [*A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines*](https://doi.org/10.1080/03610919008812866). Communications in Statistics – Simulation and Computation, 1990.
 # - H. Avron, S. Toledo. [*Randomized algorithms for estimating the trace of an implicit symmetric positive semi-definite matrix*](https://doi.org/10.1145/1944345.1944349). Journal of the ACM, 2011. The variances.
 # - J. R. Dormand, P. J. Prince. [*A family of embedded Runge-Kutta formulae*](https://doi.org/10.1016/0771-050X(80)90013-3). Journal of Computational and Applied Mathematics, 1980.

@@ -10,7 +10,8 @@ JAX_CHAPTERS ?= $(foreach n,01 02 03 04 06 07,$(wildcard notebooks/$(n)_*.ipynb)
 
 DEVELOPERS := --also requirements-dev.txt
 
-.PHONY: run test jax lab lint sync refresh site figures weights bench speed environment developers
+.PHONY: run test jax lab lint sync refresh site figures faults weights bench speed environment \
+	developers
 run: environment      ## execute the chapters (CHAPTER=01 for one) and make the pages under output/
 	@$(VENV) -m tools.run $(CHAPTER)
 test: environment     ## tests of utils and tools, and every chapter in the quick profile, JOBS files at a time
@@ -32,6 +33,8 @@ site: environment     ## the site of the stored notebooks, in output/site; nothi
 	@$(VENV) -m tools.site
 figures: developers   ## drawings from SVG to PNG, by Chromium (FIGURE=coupling for one)
 	@$(VENV) -m tools.figures $(FIGURE)
+faults: developers    ## plants faults in the code and counts those that the tests find (COUNT=60 SEED=30)
+	@$(VENV) -m tools.faults --count $(or $(COUNT),60) --seed $(or $(SEED),30)
 weights: environment  ## trains the weights of a chapter on that ship, such as CHAPTER=03 MINUTES=60
 	@$(VENV) -m tools.weights $(CHAPTER) $(MINUTES)
 bench: environment    ## measures rows for the leaderboard and the benchmark (PART=moons|book|peers|ladders|images, QUICK=1)

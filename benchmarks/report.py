@@ -195,6 +195,16 @@ def leaderboard(folder: Path) -> str:
     return "\n\n".join([table(head, rows), *sorted(troubles), where(found)])
 
 
+def short_leaderboard(folder: Path) -> str:
+    """The README's: how far from the truth, and after how long."""
+    rows, found = [], ranked(folder)
+    for row, figures in found:
+        cells = [spread(figures, "kl_plane"), in_all(figures)]
+        rows.append([row.name, *cells])
+    head = ["model (chapter)", "KL (nats)", "compiling and training (s)"]
+    return "\n\n".join([table(head, rows), where(found)])
+
+
 def middle_of(figures, name) -> str:
     values = [run[name] for run in figures if name in run]
     return seconds(float(np.median(values))) if values else ""
@@ -241,14 +251,15 @@ def of_module(row: Row, name: str) -> bool:
 
 
 def _tail_cells(figures) -> list[str]:
+    return [*(spread(figures, f"kl_{k}") for k in ("plane", "bulk")), in_all(figures)]
+
+
+def in_all(figures) -> str:
+    """Seconds of compiling and training."""
     totals = [
         {"total": run["compile_seconds"] + run["train_seconds"]} for run in figures
     ]
-    return [
-        spread(figures, "kl_plane"),
-        spread(figures, "kl_bulk"),
-        spread(totals, "total", seconds),
-    ]
+    return spread(totals, "total", seconds)
 
 
 # ------------------------------------------------------------------ time to a distance
@@ -281,20 +292,6 @@ def distance(folder: Path) -> str:
     head = ["model", *(f"{target:g}" for target in MILESTONES)]
     head += ["KL, bulk, of what is kept", "seconds in all", "parameters"]
     head += ["epochs", "batch", "seeds"]
-    return "\n\n".join([table(head, rows), where([(r, f) for _, r, f in found])])
-
-
-def short_distance(folder: Path) -> str:
-    """The README's: two distances and the end."""
-    rows, found = [], races(folder)
-    for name, _, figures in found:
-        total = [run["by_epoch"]["seconds"][-1] for run in figures]
-        times = [milestone(figures, target) for target in (0.1, 0.05, 0.02)]
-        end = spread(figures, "kl_bulk")
-        more = [end, seconds(float(np.median(total))), str(len(figures))]
-        rows.append([name, *times, *more])
-    head = ["two moons", "seconds to 0.1 nats", "to 0.05 nats", "to 0.02 nats"]
-    head += ["KL, bulk, of what is kept", "seconds in all", "seeds"]
     return "\n\n".join([table(head, rows), where([(r, f) for _, r, f in found])])
 
 
@@ -620,10 +617,10 @@ def images(folder: Path) -> str:
 
 TABLES = {
     "leaderboard": leaderboard,
+    "short leaderboard": short_leaderboard,
     "trials": trials,
     "tails": tails,
     "distance": distance,
-    "short distance": short_distance,
     "compiling": compiling,
     "equal": equal,
     "splines": splines,

@@ -295,6 +295,7 @@ def test_edges_are_the_steps_between_neighbours():
     ramp = np.zeros((2, 4, 5, 3))
     ramp += 0.1 * np.arange(5)[:, None] + 0.03 * np.arange(4)[:, None, None]
     assert edges(ramp) == pytest.approx(0.13)
+    assert edges(-ramp) == pytest.approx(0.13), "a step down is a step"
 
 
 def test_softened_pictures_have_the_means_of_two_by_two():

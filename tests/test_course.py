@@ -233,6 +233,15 @@ def test_onednn_is_on_unless_the_reader_says_otherwise(monkeypatch):
         assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == expected
 
 
+def test_products_are_computed_in_float32_on_gpus_too():
+    """Half a nat of chapter 4's log-determinant is lost otherwise."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    course.load_keras()
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 # ------------------------------------------------------------------ whole files
 
 

@@ -65,6 +65,26 @@ def small(face):
     return np.asarray(image, float)
 
 
+def sheet():
+    """Return sixty faces of all kinds, 36 by 44 pixels each, as one picture: a row with
+    hats, a row with glasses, and three of chance.
+
+    After a change of the drawing that is wanted, write it anew:
+    `python -c "from tests import test_faces as t; t.sheet().save('tests/faces.png')"`
+    """
+    changes = [{"hat": True, "hat_style": n % 3} for n in range(12)]
+    changes += [{"glasses": True, "sunglasses": n % 3 == 0} for n in range(12)]
+    changes += [{}] * 36
+    pictures = [
+        faces.draw(dataclasses.replace(faces.nth_face(3, n), **change)).resize(
+            (36, 44), Image.Resampling.BOX
+        )
+        for n, change in enumerate(changes)
+    ]
+    rows = [np.hstack(pictures[start : start + 12]) for start in range(0, 60, 12)]
+    return Image.fromarray(np.vstack(rows))
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A small complete set, drawn in one go. Tests must not change it."""
@@ -536,3 +556,11 @@ def test_drawing_works_in_a_notebook_and_its_processes_end(tmp_path, monkeypatch
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     chapters.execute(book, "quick", lambda *_: None)
     assert len(list((tmp_path / "set" / IMAGES).iterdir())) == 4
+
+
+def test_faces_are_drawn_as_they_were():
+    """Every number of the drawing shows somewhere on sixty faces."""
+    with Image.open(REPOSITORY / "tests" / "faces.png") as stored:
+        kept = np.asarray(stored.convert("RGB"), float)
+    off = np.abs(np.asarray(sheet(), float) - kept)
+    assert off.max() <= 3, f"off by {off.max():.0f} levels at most"

@@ -87,7 +87,6 @@ def chapter(folder, monkeypatch):
     png = folder / "box.png"
     Image.new("RGB", (200, 100)).save(png)
     monkeypatch.setattr(chapters, "NOTEBOOKS", folder)
-    monkeypatch.setattr(lint, "WAITING_DRAWINGS", set())
     import base64
 
     data = {"image/png": base64.b64encode(png.read_bytes()).decode(), "text/plain": "A"}
@@ -99,26 +98,20 @@ def chapter(folder, monkeypatch):
     return folder / "09_test.ipynb"
 
 
-def test_lint_knows_drawings_that_are_unused_older_or_waiting(chapter, monkeypatch):
+def test_lint_knows_drawings_that_are_unused_or_older(chapter):
     folder = chapter.parent
     assert lint.unused_drawings([chapter]) == []
     (folder / "other.svg").write_text(GOOD)
     assert lint.unused_drawings([chapter]) == ["other.svg: no chapter shows it"]
-    monkeypatch.setattr(lint, "WAITING_DRAWINGS", {"other", "box"})
-    assert "box: take it off" in lint.unused_drawings([chapter])[0]
     Image.new("RGB", (100, 100)).save(folder / "box.png")
     assert "the drawing box is an older one" in lint.unused_drawings([chapter])[0]
 
 
-def test_lint_knows_the_format_of_the_second_edition(chapter):
+def test_lint_knows_the_form_of_a_chapter(chapter):
     book = chapters.read(chapter)
     assert lint.format_faults(book) == ["1 drawings: at least 3 show what it is about"]
     book.cells[0].source = "One sentence. And another.\n\n| a. B | table |"
     assert "cell 1: two sentences in a line" in lint.format_faults(book)[1]
-
-
-def test_the_chapters_that_wait_are_those_that_ruff_leaves_alone():
-    assert lint.waiting() <= {path.stem for path in chapters.find([])}
 
 
 def test_the_pictures_on_top_are_those_that_chapters_store(tmp_path, monkeypatch):

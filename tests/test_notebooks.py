@@ -89,7 +89,7 @@ def test_solutions_are_folded_and_every_exercise_has_one(path):
 @pytest.mark.parametrize("name", TEXTS)
 def test_links_between_chapters_and_files_resolve(name):
     path, text = TEXTS[name]
-    folder = chapters.ROOT if name == "index.md" else path.parent  # the site's root
+    folder = path.parent
     for target, anchor in re.findall(r"\]\(([^)#]+)(#[^)]*)?\)", text):
         if target.startswith(("http", "mailto")):
             continue

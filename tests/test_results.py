@@ -145,3 +145,12 @@ def test_figures_of_the_benchmark_are_read_seed_by_seed(tmp_path, monkeypatch):
 def test_a_part_of_the_benchmark_that_is_not_there_is_one_line():
     with pytest.raises(course.CourseError, match="no part 'nothing'"):
         results.benchmarked("nothing")
+
+
+def test_a_spread_is_the_median_the_least_and_the_most():
+    runs = [{"kl": v, "train_seconds": 1_000 * v} for v in (3.0, 1.0, 9.0, 2.0)]
+    assert results.spread(runs, "kl", 1) == "2.5 (1.0 to 9.0)"
+    assert results.spread(runs, "train_seconds", 0) == "2,500 (1,000 to 9,000)"
+    assert results.spread(runs[:1], "kl", 2) == "3.00"
+    far = [{"kl_plane": v} for v in (0.01, 1_000.0, float("inf"))]
+    assert results.spread(far, "kl_plane", 2) == "over 1,000 (0.01 to over 1,000)"

@@ -37,7 +37,6 @@ def files(root: Path = ROOT) -> list[Path]:
         root / "tools" / "address.py",
         root / "README.md",
         root / "CITATION.cff",
-        root / "docs" / "index.md",
         *sorted((root / "notebooks").glob("*.ipynb")),
         *sorted((root / "notebooks" / "sources").glob("*.py")),
     ]

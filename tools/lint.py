@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 import nbformat
@@ -24,9 +23,8 @@ from tools import address, chapters, figures, pictures, sync, weights
 from utils import course
 
 MEGABYTE = 1_000_000
-LINE, WAITING_LINE = 88, 100
+LINE = 88
 DRAWINGS = {"chapter": 3, "appendix": 1}  # at least
-WAITING_DRAWINGS: set[str] = set()
 DRAWING = re.compile(r"""\bdrawing\(["'](\w+)["']\)""")
 TWO_SENTENCES = re.compile(r"[a-zà-ÿ)*$`][.?!] +[A-ZÀ-Þ]")
 MACHINE_PATH = re.compile(r"(?:/home/|/root/|/Users/|/tmp/|/work/|[A-Z]:\\)\S+")
@@ -64,17 +62,15 @@ def faults_of(path: Path) -> list[str]:
         faults.append("its stored outputs are older than its code: run make refresh")
     if "widgets" in notebook.metadata:
         faults.append("holds widget state, which no reader of the file can see")
-    limit = WAITING_LINE if path.stem in waiting() else LINE
     for number, cell in enumerate(code, 1):
-        if any(len(line) > limit for line in cell.source.splitlines()):
+        if any(len(line) > LINE for line in cell.source.splitlines()):
             faults.append(
-                f"cell {number}: a line of code over {limit} characters, which a page "
+                f"cell {number}: a line of code over {LINE} characters, which a page "
                 "cuts off"
             )
         faults += [f"cell {number}: {fault}" for fault in _output_faults(cell)]
-    if path.stem not in waiting():
-        kind = "appendix" if path.stem.startswith("A") else "chapter"
-        faults += format_faults(notebook, DRAWINGS[kind])
+    kind = "appendix" if path.stem.startswith("A") else "chapter"
+    faults += format_faults(notebook, DRAWINGS[kind])
     faults += sync.differences(path)
     if f"]({address.colab(path.name)})" not in notebook.cells[0].source:
         faults.append(
@@ -84,15 +80,8 @@ def faults_of(path: Path) -> list[str]:
     return faults
 
 
-def waiting() -> set[str]:
-    """The chapters whose texts ruff does not format yet."""
-    settings = tomllib.loads((chapters.ROOT / "pyproject.toml").read_text("utf-8"))
-    excluded = settings["tool"]["ruff"]["format"]["exclude"]
-    return {Path(name).stem for name in excluded if "sources/" in name}
-
-
 def format_faults(notebook: nbformat.NotebookNode, drawings: int = 3) -> list[str]:
-    """What a chapter of the second edition lacks: drawings, one sentence a line."""
+    """What a chapter lacks of its form: drawings, one sentence a line."""
     faults = []
     cells = notebook.cells
     shown = [name for cell in cells for name in DRAWING.findall(cell.source)]
@@ -125,11 +114,7 @@ def unused_drawings(paths: list[Path]) -> list[str]:
                 if not png.exists() or png.read_bytes() not in pngs:
                     faults.append(f"{path.name}: the drawing {name} is an older one")
     there = {svg.stem for svg in figures.FIGURES.glob("*.svg")}
-    for name in sorted(there - shown - WAITING_DRAWINGS):
-        faults.append(f"{name}.svg: no chapter shows it")
-    for name in sorted(WAITING_DRAWINGS & (shown | (WAITING_DRAWINGS - there))):
-        faults.append(f"{name}: take it off WAITING_DRAWINGS in tools/lint.py")
-    return faults
+    return faults + [f"{n}.svg: no chapter shows it" for n in sorted(there - shown)]
 
 
 def _output_faults(cell) -> list[str]:

@@ -1,4 +1,4 @@
-"""The pictures on top of the README and of the site: outputs that chapters store.
+"""The pictures of the README and of the site: outputs that chapters store.
 
     python -m tools.pictures
 
@@ -18,6 +18,18 @@ PICTURES = {  # a file: its chapter, and how the picture's description begins
     "faces.png": ("03_vae_faces", "Thirty new faces"),
     "moons.png": ("08_ffjord", "The density and the velo"),
     "couplings.png": ("04_realnvp", "Sixteen small panels"),
+    "pictures/01.png": ("01_autoencoder", "Test images as dots in the latent plane"),
+    "pictures/02.png": ("02_vae", "Images decoded from a grid over the square"),
+    "pictures/03.png": ("03_vae_faces", "Faces without an attribute"),
+    "pictures/04.png": ("04_realnvp", "Two moons; points made by the plain flow"),
+    "pictures/05.png": ("05_tfp_flows", "Twelve panels"),
+    "pictures/06.png": ("06_glow", "Sixty-four new clothes"),
+    "pictures/07.png": ("07_mintnet", "A square grid and the two moons"),
+    "pictures/08.png": ("08_ffjord", "Left the test points"),
+    "pictures/A1.png": ("A1_breaks", "import keras and tf.keras"),
+    "pictures/A2.png": ("A2_faster", "The KL of nine rungs"),
+    "pictures/A3.png": ("A3_likelihood", "Ten test images; under them"),
+    "pictures/A4.png": ("A4_which", "KL of six families"),
 }
 
 
@@ -42,6 +54,7 @@ def current() -> dict[str, bytes]:
 
 def write() -> None:
     for name, png in current().items():
+        (DOCS / name).parent.mkdir(exist_ok=True)
         (DOCS / name).write_bytes(png)
 
 

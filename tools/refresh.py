@@ -4,7 +4,7 @@ form.
     python -m tools.refresh [01 …]
 
 A chapter that fails is left as it was. Running it twice changes nothing but figures and
-timings. Two of the pictures make the one on top of the README.
+timings. Some of the pictures are those of the README.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from utils import course
 DOCS = chapters.ROOT / "docs"
 FIGURES = chapters.NOTEBOOKS / "figures"
 MARK = "searchindex.js"  # in every site that Sphinx has made
-OTHER_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md")
+OTHER_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md", "LICENSE")
 
 
 class SiteError(Exception):
@@ -60,9 +60,14 @@ def build(
 
 
 def lay_out(source: Path, copies: Path | None, results, failures: dict) -> None:
-    """Lays the pages out as the repository has them, so that their links hold."""
+    """Lays the pages out as the repository has them, so that their links hold. The
+    first one is the README with the site's contents at its end."""
     shutil.copytree(DOCS, source / "docs", ignore=shutil.ignore_patterns("_static"))
-    (source / "docs" / "index.md").rename(source / "index.md")
+    contents = source / "docs" / "contents.md"
+    readme = (chapters.ROOT / "README.md").read_text("utf-8")
+    first = readme + "\n" + contents.read_text("utf-8")
+    (source / "index.md").write_text(first, "utf-8")
+    contents.unlink()
     for name in OTHER_PAGES:
         (source / name).parent.mkdir(exist_ok=True)
         shutil.copy(chapters.ROOT / name, source / name)

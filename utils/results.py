@@ -88,6 +88,22 @@ def benchmarked(part: str) -> dict[str, list[dict]]:
     }
 
 
+def spread(runs: list[dict], name: str, digits: int = 4) -> str:
+    """A figure's median, least and most over the seeds of a row:
+    "0.0084 (0.0080 to 0.0102)".
+
+    `runs` are such as `benchmarked` returns. A KL of 1,000 nats or more is "over
+    1,000": a handful of places sets it, and its digits mean nothing.
+    """
+    values = [run[name] for run in runs]
+    most = 1_000 if name.startswith("kl") else math.inf
+    middle, low, high = (
+        f"{value:,.{digits}f}" if value < most else "over 1,000"
+        for value in (np.median(values), min(values), max(values))
+    )
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
 def milliseconds(call, repeats: int = 20) -> float:
     """How long `call()` takes: the median of some repeats, after one not counted."""
     call()

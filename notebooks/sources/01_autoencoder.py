@@ -511,7 +511,7 @@ plots.curves(
 
 # %% [markdown]
 # The untrained network's $\log 2$ stands at 0: most of the gain comes in the first epoch.
-# Training and validation lie together, so the network has learned nothing by heart.
+# Training and validation lie together, so there is no sign that it learned images by heart.
 #
 # ### Save and load
 #
@@ -699,7 +699,7 @@ print({name: f"{value:.1%}" for name, value in right.items()})
 # %% [markdown]
 # The network's codes rebuild better and tell classes apart better.
 # The gain is moderate: with two numbers its error is that of seven components, with six that of twenty-seven.
-# Each figure here is of one training; the errors and classes of three others, from `make bench`, are close to these (the table at the end of the chapter).
+# Each figure here is of one training; the errors and classes of three others, from the course's [benchmark](../docs/benchmark.md) (`make bench`), are close to these (the table at the end of the chapter).
 
 # %% [markdown]
 # ## 1.10 Why are the images blurred?
@@ -1135,7 +1135,7 @@ assert distance_from_normal(z_test) > 0.2
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 bench = {
-    name: pd.DataFrame(runs)
+    name: runs
     for name, runs in results.benchmarked("images").items()
     if name.startswith(("PCA", "autoencoder"))
 }
@@ -1149,17 +1149,11 @@ shown = {
 }
 
 
-def median_and_range(values, digits):
-    low, middle, high = values.min(), values.median(), values.max()
-    many = f" ({low:.{digits}f}–{high:.{digits}f})" if len(values) > 1 else ""
-    return f"{middle:.{digits}f}{many}"
-
-
 pd.DataFrame(
     {
         name: {
-            words: median_and_range(runs[column], digits) if column in runs else ""
-            for words, (column, digits) in shown.items()
+            words: results.spread(runs, *of) if of[0] in runs[0] else ""
+            for words, of in shown.items()
         }
         for name, runs in bench.items()
     }
@@ -1168,7 +1162,7 @@ pd.DataFrame(
 # %% [markdown]
 # "Class named by neighbours" is the fraction that twenty neighbours in the space of codes name rightly.
 #
-# The figures of this run go into `output/results.json`, where later chapters and the index page find them.
+# The figures of this run go into `output/results.json`, where later chapters and the site that `make run` makes find them; `validation_loss` is the loss on test images.
 
 # %%
 from IPython.display import display
@@ -1210,12 +1204,12 @@ display(results.record("01_autoencoder", data=data.name, seconds=seconds, rows=r
 #
 # **1. Predict.**
 # Walk from the trousers to the ankle boot (the first test image of each) in nine steps, once on a straight line in latent space and once by fading one image into the other.
-# Which walk stays closer to real images by `nearest`, and where on the way are both farthest?
+# By `nearest`, with the `real` of section 1.11: which walk is closer at its ends, in its middle and on average, and at which step is each farthest?
 # Say it before you run it.
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 1
-# The fade is farthest in the middle, where it shows two garments at once. There the
+# The fade is farthest just past the middle, where it shows two garments at once. There the
 # decoded walk is nearer to real images; but between the last garment and the first shoe
 # it crosses a gap and is farther than any fade. At the ends the fade wins, since it
 # begins and ends with sharp images. On average neither does: the straight line between
@@ -1234,17 +1228,17 @@ for name, images in walks.items():
 # %% [markdown]
 # **2. Derive.**
 # Show that $H(x, \hat x) - H(x, x)$ is never negative and 0 for $\hat x = x$ alone.
-# (Look for the Kullback–Leibler divergence of two coins.)
+# (Its derivative will do. It is the Kullback–Leibler divergence of two coins, which chapter 2 needs again.)
 # How large is it, on average, for the trained network, and what does that make of "0.25"?
 
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 2
 # H(x, x̂) − H(x, x) = x log(x / x̂) + (1 − x) log((1 − x) / (1 − x̂)), which is the KL
-# divergence of a coin with probability x from one with probability x̂. By Jensen's
-# inequality it is ≥ 0, and 0 only where the two coins are the same. So of a loss of
-# about 0.25 some 0.185 are the clothes' own greyness, and the network's error is what
-# is left, a quarter of it.
+# divergence of a coin with probability x from one with probability x̂. Its derivative by
+# x̂ is (x̂ − x) / (x̂ (1 − x̂)), negative below x and positive above: the only minimum is at
+# x̂ = x, where it is 0. So of a loss of about 0.25 some 0.185 are the clothes' own
+# greyness, and the network's error is what is left, a quarter of it.
 def coin_divergence(x, x_hat):
     x, x_hat = np.float64(x), np.clip(np.float64(x_hat), 1e-7, 1 - 1e-7)
     ones = np.where(x > 0, x * np.log(np.maximum(x, 1e-300) / x_hat), 0)
@@ -1261,12 +1255,14 @@ assert np.isclose(gap, cross_entropy(x_test, x_hat) - floor, atol=1e-4)
 # %% [markdown]
 # **3. Build.**
 # A *denoising* autoencoder gets an image with noise and is asked for the clean one: `fit(noisy, clean)`.
-# Train one with six numbers on the first 12,000 images with Gaussian noise of deviation 0.3, cut to $[0, 1]$, for one epoch, and clean test images with it.
+# Train one with six numbers on the first 12,000 images with Gaussian noise of deviation 0.3, cut to $[0, 1]$, for one epoch in batches of 32, and clean test images with it.
 # Compare with the network of section 1.9, which has never seen noise.
 
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 3
+# The network that never saw noise leaves an image about as far from the clean one as
+# the noise did. The other one has learned what clothes look like without it.
 def with_noise(x):
     noise = np.random.default_rng(seed).normal(0, 0.3, x.shape)
     return np.clip(x + noise, 0, 1).astype("float32")
@@ -1277,9 +1273,9 @@ _, _, cleaner = build_autoencoder(WIDE_DIM)
 cleaner.compile("adam", "binary_crossentropy")
 cleaner.fit(with_noise(clean), clean, batch_size=32, verbose=0)
 noisy = with_noise(x_test[:1_000])
-cleaned = {"wide": wide.predict(noisy, verbose=0)}
+cleaned = {"noisy": noisy, "wide": wide.predict(noisy, verbose=0)}
 cleaned["denoising"] = cleaner.predict(noisy, verbose=0)
-rows = {"noisy": noisy[:12]} | {name: images[:12] for name, images in cleaned.items()}
+rows = {name: images[:12] for name, images in cleaned.items()}
 plots.image_rows(rows, alt="Noisy test images, and what two networks make of them")
 for name, images in cleaned.items():
     print(f"{name:10} RMSE to the clean image {rmse(x_test[:1_000], images):.3f}")
@@ -1294,7 +1290,8 @@ for name, images in cleaned.items():
 # Solution 4
 # No: both losses ask for the mean (section 1.10), and the images look alike. Each loss
 # weighs pixels in its own way, the cross-entropy by 1 / (m (1 − m)) near its minimum,
-# so that it cares more for pixels that are nearly always black.
+# so that it cares more for pixels that are nearly always black. Each network is ahead by
+# its own loss, by so little that one training of each says nothing.
 for loss in ("mse", "binary_crossentropy"):
     keras.utils.set_random_seed(seed)
     _, _, other = build_autoencoder(LATENT_DIM)
@@ -1308,7 +1305,7 @@ for loss in ("mse", "binary_crossentropy"):
 # %% [markdown]
 # **5. Find the bug.**
 # Somebody reports a loss far below 0.25 after one short epoch, from the lines below.
-# What is wrong, and which two numbers of section 1.6 show it at once?
+# What is wrong, which number of section 1.6 shows at once that something is, and which two, worked out again for these data, show that nothing was learned?
 
 
 # %%
@@ -1325,7 +1322,8 @@ print(f"loss {fitted.history['loss'][-1]:.4f}")
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 5
 # The pixels were divided by 255 twice: no pixel is above 1/255, every image is black,
-# and black is easy. The floor and the mean image of these data say what the loss is
+# and black is easy. A loss below section 1.6's floor, 0.185, is one that no model of the
+# right data can have. The floor and the mean image of these data say what the loss is
 # worth: it is no better than that of the mean image, so nothing was learned of images.
 tiny_test = prepare_again(data.x_test[:1_000])
 bounds = cross_entropy(tiny_test, tiny_test), cross_entropy(tiny_test, tiny.mean(0))

@@ -196,7 +196,7 @@ plots.show(figure, "How many of all faces, and of each kind, have each attribute
 # %% [markdown]
 # The first row is the prevalence: half of the faces smile, one in seven wears a hat.
 # Below, a number far from the one in the first row means that two attributes go together.
-# Everybody with a beard is a man, so women all have `No Beard`; most bald heads are men's; and under a hat nobody is labelled bald, and short hair does not count.
+# Everybody with a beard is a man, so women all have `No Beard`; most bald heads are men's; and under a hat nobody is labelled bald.
 # Keep this table in mind: whatever learns from these labels will learn such company too.
 
 # %% [markdown]
@@ -316,7 +316,7 @@ plots.show(
 
 # %% [markdown]
 # Each curve is lowest, at the dot, where σ is the root of the error.
-# At the book's σ the three curves lie on each other: there the best and the worst of these errors are 38 nats apart, at σ = 0.05 nearly 50,000.
+# At the book's σ the three curves lie on each other: there the best and the worst of these errors are 38 nats apart, at σ = 0.05 about 47,000.
 # So a better picture hardly pays.
 
 # %%
@@ -359,7 +359,7 @@ class FaceVAE(VAE):
             name="sigma_squared",
             initializer=keras.initializers.Constant(sigma**2),
             trainable=False,
-            aggregation="mean",
+            aggregation="mean",  # over several GPUs, if there are
         )
         self.error_tracker = keras.metrics.Mean(name="mean_squared_error")
 
@@ -415,8 +415,9 @@ print(f"σ = {BOOK_SIGMA:.2f}, {by_the_book.count_params():,} parameters")
 # %% [markdown]
 # ## 3.5 A short training
 #
-# First a model of our own, for two minutes.
-# One call of `compile`, one of `fit`; the learning rate rises to a peak and falls to zero, as in chapter 1.
+# First a model of our own, for about two minutes.
+# One call of `compile`, one of `fit`; the learning rate rises to a peak and falls to zero (in chapter 1 it only fell).
+# `training.jit_compile` asks for XLA, the compiler of section 4.8, where it makes convolutions faster.
 #
 # This is the first training that one would not like to lose, so two callbacks write to disk after each epoch.
 # `training.checkpoint` is Keras' `BackupAndRestore`: with `RESUME = True` a run that was killed goes on after its last whole epoch.
@@ -605,8 +606,8 @@ plots.show(
 # Dots are medians, bars the range of the seeds, mostly smaller than the dot.
 # σ does most: from 1.75 to a learned one, the error falls to a quarter.
 # But with σ learned, a code of four numbers blurs nearly as much; between 64 and 200 numbers there is no difference, after five epochs.
-# Length of training is the third cause, and it is not exhausted: fifteen epochs halve the error of five.
-# And filters where they cost little are worth about a quarter of the error, with three fifths of the multiplications.
+# Length of training is the third cause, and it is not exhausted: fifteen epochs halve the error of five, for both seeds.
+# And filters where they cost little are worth about a quarter of the error, for both seeds, with three fifths of the multiplications.
 #
 # So on these faces the book's blur is mostly σ's.
 # What remains with a learned σ yields to more training, and the code is wide enough for now.
@@ -830,7 +831,7 @@ plots.show(figure, "Correlations of the codes, one pair, and deviations along al
 # $\mathcal N(0, I)$ has 1 along each (dashed): too little along the few that are long, and too much along the many that are thin.
 #
 # Why does the KL term allow it?
-# For one face, (2.5) asks for small $\mu_i^2$ and for $\sigma_i$ near 1, in each coordinate $i$ for itself.
+# For one face, (2.5) asks for small $\mu_i^2$ and for a cloud's deviation near 1, in each coordinate $i$ for itself.
 # Averaged over faces, it knows of the means no more than their mean squares; how the means of different coordinates go together costs nothing by itself.
 # (A code that carries hundreds of nats has to put its clouds somewhere.)
 #
@@ -893,7 +894,7 @@ plots.image_rows(pictures, alt="Ten faces rebuilt, and ten drawn in each of five
 # With the thin axes widened to 1 nothing is lost: the decoder hardly listens there.
 # One Gaussian has the variety and contrast of real faces; the mixture, too.
 # What is left is that things do not quite fit: half a pair of glasses, hair of two colours.
-# The judge, by (3.3), with three sets of draws each:
+# The judge, by (3.3), with three sets of draws each (of one model, not three trainings):
 
 # %%
 distances = {"real faces": [FLOOR]}
@@ -903,7 +904,7 @@ for number in range(3):
         found = kernel_distance(of_faces(inside, decode(model, z)), real)
         distances.setdefault(name, []).append(found)
 for name, found in distances.items():
-    sharp = edges(shown[name]) / edges(x_test / 255) if name in shown else 1
+    sharp = edges(shown[name]) / edges(x_test[:10] / 255) if name in shown else 1
     print(f"{name:15} {min(found):.3f} to {max(found):.3f}, sharpness {sharp:.2f}")
 if drawn:
     best = max(distances["one Gaussian"])
@@ -917,7 +918,7 @@ if drawn:
 # The cure costs no training, only one mean and one covariance.
 # What still parts new faces from real ones, in this figure, is what parts rebuilt ones from them, too: blur, which is the decoder's.
 # That things fit together it tests only as far as thirty attributes know; for the rest there is the eye.
-# (The sharpness is that of the ten faces shown, and only a hint.)
+# (The sharpness is that of the ten faces shown, beside the ten originals that are rebuilt, and only a hint.)
 
 # %% [markdown]
 # ## 3.9 Calculating with attributes
@@ -1142,7 +1143,7 @@ plots.show(figure, "Seen, recognised, and the control of random directions, by a
 # Blue: the vector does its work between α = 1 and 2, for all but `Bald`.
 # Grey band: random directions of that length seldom do, at α = 2; but they are not harmless, and the longer they are, the more they hit by chance.
 # Orange: most vectors leave eyes, nose and mouth recognisable at α = 2; glasses cover them, and cost the most.
-# The dotted line says how much any step of that length would cost: all but the vectors of glasses and of `No Beard` keep more of the face than a random one.
+# The dotted line says how much any step of that length would cost: all but the vectors of glasses, of `No Beard` and, by a little, of `Smiling` keep more of the face than a random one.
 # So there is a best α for each attribute, where blue is high and orange still is.
 
 # %% [markdown]
@@ -1300,7 +1301,7 @@ display(results.record("03_vae_faces", data=faces.name, seconds=seconds, rows=ro
 # It is folded: click it to open it.
 #
 # **1. Predict.** Take the hat off: subtract the hat's vector from faces that wear one, α from 0 to 3.
-# What hair will come out, given that nothing in the picture tells?
+# What colour of hair will come out where the hat hides all of it?
 # Write down your guess, then let the judge count.
 
 # %% jupyter={"source_hidden": true} cellView="form"
@@ -1309,9 +1310,10 @@ display(results.record("03_vae_faces", data=faces.name, seconds=seconds, rows=ro
 # ever lighter hair.
 if "Wearing_Hat" in ATTRIBUTES:
     k = ATTRIBUTES.index("Wearing_Hat")
-    with_hat = np.flatnonzero(y_test[:, k])[:TRIED]
     colours = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Gray_Hair")
     hair = [h for h in colours if h in judge_knows]
+    hidden = ~labels["test"][hair].to_numpy(bool).any(axis=1)
+    with_hat = np.flatnonzero(y_test[:, k].astype(bool) & hidden)[:TRIED]
     without = labels["train"][~labels["train"]["Wearing_Hat"]]
     counts = {"all without a hat": without[hair].mean()}
     for alpha in (0, 1, 2, 3):
@@ -1323,7 +1325,7 @@ if "Wearing_Hat" in ATTRIBUTES:
 # %% [markdown]
 # **2. Derive.** A program that you find trains a VAE for images of 28 × 28 grey values with the *sum* of squared errors plus four times the KL.
 # Which σ is that?
-# And what must its factor before the sum be for σ = 0.1?
+# And what must its factor before the sum be for σ = 0.1, with the KL still times four?
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 2: dividing a loss by 4 changes nothing, so it is SSE / 4 + KL, and by (3.1)
@@ -1346,16 +1348,19 @@ rest = vectors[k] - rest_of @ np.linalg.lstsq(rest_of, vectors[k], rcond=None)[0
 compared = {name: effects[name][k] for name in effects} | {"the rest": changes(rest)}
 display(pd.DataFrame(compared, index=SHORT.values()).T.round(0))
 # Not the same. *All at once* asks what the attribute adds while the others stay as they
-# are, and uses how the labels go together; "the rest" only avoids their directions.
+# are, and uses how the labels go together; "the rest" only avoids their directions. It
+# brings no beards, but few men either: the vector of No Beard leads away from men, and
+# what lies along it takes most of Male with it. (`changes` gives all the same length.)
 
 # %% [markdown]
-# **4. Find the fault.** A friend draws faces by `centre + points @ factor`, without the transpose.
+# **4. Find the bug.** A friend draws faces by `centre + points @ factor`, without the transpose.
 # The faces look fairly normal, and no error is raised.
 # What is the covariance of such points, what do they have in common with the right ones, and which one-line check would have told?
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 4: it is factorᵀ factor in place of factor factorᵀ. The two have the same
-# trace and the same eigenvalues, so lengths are right, and directions wrong.
+# trace and the same eigenvalues, so points are as far from the mean as codes are, and in
+# wrong directions. (The right ones are off by the chance of their draws alone.)
 noise = np.random.default_rng(seed).normal(size=(NEW, LATENT_DIM))
 wanted = factor @ factor.T
 for name, drawn_points in {"right": noise @ factor.T, "wrong": noise @ factor}.items():

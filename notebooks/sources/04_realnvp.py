@@ -14,7 +14,7 @@
 # - how a density changes when space is stretched, and why a determinant repairs it;
 # - how a coupling layer (커플링 층) makes a function that is easy to undo and has an easy determinant;
 # - to read what a trained flow has learned, curve by curve;
-# - how to check a flow so that an error cannot hide, and why ten thousand test points are not enough;
+# - how to check a flow, what the checks do not see, and why ten thousand test points are not enough;
 # - when a flow is worth it, and when a mixture of Gaussians does better.
 #
 # **In the book**: sections 6.1 to 6.3, normalizing flows and RealNVP (노멀라이징 플로, RealNVP).
@@ -897,7 +897,7 @@ plots.film(
 )
 
 # %% [markdown]
-# The picture moves, for about seven seconds.
+# The picture moves, for about eight seconds.
 # On the left a Gaussian blob becomes two moons.
 # In the middle two moons become a Gaussian cloud, each moon one part of it.
 # On the right is the map that does both: a square grid of latent space, seen in data space (blue: lines of constant $z_1$, orange: of constant $z_2$).
@@ -912,6 +912,7 @@ assert integral.plane < course.choose(full=0.02, quick=1.0)
 
 # %% [markdown]
 # Nearer than the plain flow, and in no more seconds.
+# (The bar above counts more: drawing the film and the validation, too.)
 # (Draws and integral differ by less than two standard errors of the draws.)
 # This is one seed.
 # `make bench`, the course's benchmark, trains every model with three seeds; its figures for this one are in the table of section 4.11.
@@ -1005,7 +1006,7 @@ table.round(2)
 # ## 4.10 Is it right?
 #
 # A loss that falls proves little: with a wrong log-determinant it falls, too, and further than it should.
-# Four checks find such errors.
+# Four checks, of which the last three find such errors.
 #
 # 1. The **inverse**: $g(f(x)) = x$ for test points.
 # 2. The **log-determinant** is that of the Jacobian from automatic differentiation.
@@ -1137,18 +1138,12 @@ plots.maps(
 # %% [markdown]
 # The truth falls off evenly on all sides.
 # Both flows fill the gap between the moons, where the truth has next to nothing: the Gaussian is one piece, a function that can be undone cannot tear it, and so there is always a bridge from moon to moon.
-# With bound 5 the rings lie where the two thousand places are that cost most, close together and not even far from a moon.
+# With bound 5 the rings lie where the two thousand places are that cost most, in two groups and not even far from a moon.
 #
-# Three seeds of each, as `make bench` measured them (two Intel Xeon cores; KL in nats: median, least and most):
+# Three seeds of each, as `make bench` measured them (two Intel Xeon cores; KL in nats: median, least and most), with two other cures for bound 5: latent points with a heavier tail (a Student's t distribution), and linear tails, that is, networks that see coordinates clipped to [−5, 5], so that scale and shift stop changing far out.
 
 
 # %%
-def three_seeds(runs, name, digits=4):
-    values = sorted(run[name] for run in runs)
-    said = [f"{v:.{digits}f}" if v < 1_000 else "over 1,000" for v in values]
-    return f"{said[len(said) // 2]} ({said[0]} to {said[-1]})"
-
-
 bench = results.benchmarked("moons") | results.benchmarked("ladders")
 rows = {"bound 1": bench["RealNVP (4)"]}
 rows["bound 5"] = bench["RealNVP (4), log-scale at most 5"]
@@ -1156,19 +1151,19 @@ for name in ("Student base", "linear tails"):
     rows[f"bound 5, {name}"] = bench[f"RealNVP (4), {name}"]
 columns = ("kl_plane", "kl_bulk")
 pd.DataFrame(
-    {n: [three_seeds(r, c) for c in columns] for n, r in rows.items()}, columns
+    {n: [results.spread(r, c) for c in columns] for n, r in rows.items()}, columns
 ).T
 
 # %% [markdown]
 # **The rule: bound every log-scale by 1.**
 # It costs nothing in the bulk, and the plane is then as good.
-# Two other cures work with bound 5: latent points with a heavier tail (a Student's t distribution), perhaps at a price in the bulk, and linear tails, that is, networks that see coordinates clipped to [−5, 5], so that scale and shift stop changing far out.
+# The two others work, too, the Student base perhaps at a price in the bulk.
 # The evidence is two moons, three flows and three seeds: [Where data are rare](../docs/tails.md) has it.
 
 # %% [markdown]
 # ## 4.12 When is a flow worth it?
 #
-# On two moons, it is not.
+# On two moons, it is not (three seeds of each are on the [leaderboard](../docs/leaderboard.md)).
 # A mixture of thirty Gaussians has 179 numbers and is fitted in a second or two:
 
 # %%
@@ -1190,7 +1185,7 @@ assert mixture_kl.plane < course.choose(full=0.01, quick=0.2)
 #
 # scikit-learn's digits: 1,797 pictures of 8 × 8 pixels with grey levels from 0 to 16.
 # Levels are whole numbers, and a density needs a continuum, so each level gets a random number between 0 and 1 added ("dequantisation"; [chapter 6](06_glow.ipynb) says why this is fair), four times for each training picture.
-# A logit, $\log(f / (1 - f))$ for a fraction $f$ between 0 and 1, brings them from an interval to the whole line; so that no fraction is too near to 0 or 1, $f$ runs from 0.01 to 0.99.
+# A logit, $\log(r / (1 - r))$ for a fraction $r$ between 0 and 1, brings them from an interval to the whole line; so that no fraction is too near to 0 or 1, $r$ runs from 0.01 to 0.99.
 # All of this is the same for every model.
 
 # %%
@@ -1274,7 +1269,7 @@ plots.image_rows(
 # %% [markdown]
 # In the rows of mixture and kernel most digits can be read; the kernel's are training digits with noise on them.
 # The flow's are rougher.
-# And the mixture wins, by some four nats: a test image is about $e^4 \approx 50$ times likelier under it than under the flow (in the geometric mean).
+# And the mixture wins, by more than four nats: a test image is about $e^{4.4} \approx 80$ times likelier under it than under the flow (in the geometric mean).
 #
 # Where does a flow begin to win?
 # The same contest on clothes: Fashion-MNIST shrunk to 8 × 8 pixels, with more and more of its images.
@@ -1289,7 +1284,7 @@ clothes = {
     for name in names
 }
 for name in names:
-    print(f"{name} on digits:", three_seeds(images[f"{name}, digits"], "nats", 1))
+    print(f"{name} on digits:", results.spread(images[f"{name}, digits"], "nats", 1))
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 figure, axis = plt.subplots(figsize=(plots.WIDTH, 3.6))
@@ -1311,14 +1306,14 @@ axis.legend(frameon=False)
 plots.show(
     figure,
     alt="Likelihood of test images against the number of training images: the flow "
-    "passes the mixture and draws away",
+    "catches up with the mixture at 3,000, and with 10,000 is above it",
 )
 
 # %% [markdown]
 # A dot is the median of three seeds and its bar their range; with 10,000 images there is one seed, and no kernel.
 # With 300 and with 1,000 images the mixture is far ahead.
-# With 3,000 the two are level: −37.3 (−39.1 to −35.1) and −37.4 (−37.5 to −34.8).
-# With 10,000 the flow is ahead by 5.7 nats, −21.6 ± 0.7 against −27.3 ± 0.7.
+# With 3,000 the two are level: the mixture at −37.3 (−39.1 to −35.1), the flow at −37.4 (−37.5 to −34.8).
+# With 10,000 the flow is ahead by 5.7 nats, −21.6 ± 0.7 against −27.3 ± 0.7 (standard errors over the test images).
 # One seed and fewer tries make no rank, so what three seeds show is this: the flow catches up with more images, and is level at 3,000.
 # There is no rule that flows are better in many dimensions.
 #
@@ -1423,7 +1418,7 @@ results.record("04_realnvp", data=data.name, seconds=total, rows=rows)
 # - Four checks find a wrong flow: inverse, log-determinant by automatic differentiation, integral, and a KL that is not below 0.
 # - Test points see only where test points fall.
 #   A flow whose log-scales could reach 5 was right for all of them and wrong by powers of ten where data are rare; a bound of 1 cures it.
-# - On two moons and on a thousand digits a mixture of Gaussians is better.
+# - On two moons and on 1,300 digits a mixture of Gaussians is better.
 #   On small clothes in 64 dimensions the flow catches up at 3,000 images; with 10,000, by one seed, it was ahead.
 #
 # [Appendix A2](A2_faster.ipynb) goes from the book's model to this one, one change at a time.
@@ -1449,7 +1444,7 @@ def train_short(flow, label):
 
 # %% [markdown]
 # **1. Predict.**
-# What happens if the mask never changes?
+# What happens if every coupling has the mask [1, 0]?
 # Say first what such a flow can still learn, and what its samples will look like; then train it.
 
 # %% jupyter={"source_hidden": true} cellView="form"
@@ -1460,7 +1455,7 @@ def train_short(flow, label):
 masks = [[1, 0]] * 6
 same = RealNVP([Coupling(mask, coupling_network(2, WIDTH, DEPTH)) for mask in masks])
 same_kl = train_short(same, "one mask")
-print(f"one mask: KL {same_kl.plane:.3f}, alternating masks: {integral.plane:.3f}")
+print(f"one mask: KL {same_kl.plane:.3f}, section 4.8's flow: {integral.plane:.3f}")
 plots.points_panels(
     {"one mask for all": ops.convert_to_numpy(same.sample(3_000, seed=1))},
     columns=2,
@@ -1472,22 +1467,24 @@ assert same_kl.plane > integral.plane
 # **2. Derive.**
 # NICE (Dinh et al., 2015) came before RealNVP.
 # Its couplings only shift: $s = 0$.
-# Leave out the scaling at its end.
+# (NICE also scales each coordinate once, at its end; leave that out.)
 # What is its log-determinant, and how high can its density be?
 # That bounds its KL from below, but not tightly.
 # For the tight bound, let $A(x)$ be the area of the region where $p$ exceeds $p(x)$.
-# Which density that NICE could have, with the level sets of a Gaussian moved about at will, is closest to $p$, and what is its KL?
+# A map that keeps areas can bring, as nearly as one likes, any region to any other of the same area.
+# Of all densities that such maps make of the Gaussian, which has the least $\mathrm{KL}(p \,\|\, q)$, and how large is it?
+# (`lattice.mass` has the probability of each place of section 4.11, `lattice.level_area` its $A(x)$.)
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 2
 # The log-determinant is 0 everywhere: areas are moved about and keep their size. So
-# q(x) = p_Z(z) is at most 1/2π, and KL ≥ ln 2π − H = 0.71, H being the entropy of p.
+# q(x) = p_Z(z) is at most 1/2π, and KL ≥ log 2π − H = 0.71, H being the entropy of p.
 #
 # Tight: a map that keeps areas can bring any region to any other of the same area.
 # E_p[log q] is largest if q is high where p is: the regions where q exceeds a level are
 # then those where p exceeds one. A Gaussian's density at radius r is e^{−r²/2}/2π, and
 # the disc where it is higher has the area A = πr². So the best q at x has r² = A(x)/π:
-#   log q(x) = −ln 2π − A(x)/2π,  KL = ln 2π + E_p[A]/2π − H.
+#   log q(x) = −log 2π − A(x)/2π,  KL = log 2π + E_p[A]/2π − H.
 mean_area = (lattice.mass * lattice.level_area).sum()
 tight = np.log(2 * np.pi) + mean_area / (2 * np.pi) - entropy
 print(f"easy bound {np.log(2 * np.pi) - entropy:.3f}, tight bound {tight:.3f} nats")
@@ -1523,9 +1520,10 @@ class Suspect(Coupling):
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 3
 # The network sees x, not x * mask: s and t depend on the coordinate that they change.
-# The Jacobian is then no longer triangular with e^s on its diagonal: the log-det
-# is wrong, and `forward`, which asks the network about z, is not the inverse.
-# Both checks fail, and so does the integral.
+# The Jacobian is still triangular, but its diagonal is no longer e^s, since s and t also
+# change with x₂: the log-det is wrong, and `forward`, which asks the network about z, is
+# not the inverse. Checks 1 and 2 find it in any such coupling, as below; in a trained
+# one 3 and 4 do, too.
 suspect = shaken(Suspect([1, 0], coupling_network(2, WIDTH, DEPTH)))
 to_z, to_x = lambda x: suspect.inverse(x)[0], suspect.forward
 for name, check in {
@@ -1545,7 +1543,7 @@ for name, check in {
 # **4. Find the bug, again.**
 # Here somebody tidied `log_prob` up.
 # Inverse and log-determinant pass their checks.
-# What is wrong, what happens to samples of a flow trained with it, and which check finds it?
+# What is wrong, what happens to samples of a flow trained with it, and which checks find it?
 
 
 # %%
@@ -1561,7 +1559,8 @@ class Tidied(RealNVP):
 # With the mean the base counts half, so e^(log_prob) does not integrate to 1. Training
 # then cares too little for |z|: it lets z spread, for the log-determinant's sake, to a
 # cloud about √2 times as wide as N(0, I). Samples from N(0, I) reach its middle only,
-# so the moons come out too short. The integral finds it, at the very start already.
+# so the moons come out too short and too thin. The integral finds it, at the very start
+# already; the loss of the trained flow, below the entropy, does too.
 tidied = Tidied(build_realnvp(2, 6, WIDTH, DEPTH).couplings)
 try:
     checks.integral(tidied.log_prob, limit=12.0)
@@ -1575,16 +1574,16 @@ print(f"spread of z: {ops.convert_to_numpy(z).std():.2f}, where it should be 1")
 
 # %% [markdown]
 # **5. Build.**
-# Data with $D = 3$: scikit-learn's `make_swiss_roll`, standardised.
+# Data with $D = 3$: scikit-learn's `make_swiss_roll(30_000, noise=0.3)`, standardised; its second coordinate is the roll's width.
 # Choose masks that keep two coordinates, so that each is changed in turn.
 # Train, and look at the samples from the side on which the roll is seen.
 # Would masks that keep one coordinate do?
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 5
-# The masks [1, 1, 0], [0, 1, 1], [1, 0, 1] in turn. Masks that keep one and change two,
-# as [1, 0, 0], do as well: s and t then have one input and two outputs each, and two
-# coordinates change in a layer, each by its own curve.
+# The masks [1, 1, 0], [0, 1, 1], [1, 0, 1] in turn, as in section 4.5. Masks that keep
+# one and change two, as [1, 0, 0], make a flow as well: s and t then have one input and
+# two outputs each, and two coordinates change in a layer, each by its own curve.
 from sklearn.datasets import make_swiss_roll
 
 roll = make_swiss_roll(TRAIN_POINTS, noise=0.3, random_state=seed)[0]

@@ -754,7 +754,7 @@ plots.show(
 # The dots are the guesses, numbered from the start at 4.
 # With $\alpha = 1$ they jump from one flat side to the other, from −5 to 15 and back, forever.
 # With half a step guess 1 lands at the steep part, and from there it converges.
-# Such jumps are what a trained layer of images will do in section 7.9.
+# Such jumps may be what stops a trained layer of images in section 7.9.
 #
 # ### The same with guards
 #
@@ -957,16 +957,10 @@ plots.points_panels(
 
 
 # %%
-def three_seeds(runs, name, digits=4):
-    values = sorted(run[name] for run in runs)
-    low, middle, high = (f"{v:,.{digits}f}" for v in np.quantile(values, [0, 0.5, 1]))
-    return f"{middle} ({low} to {high})"
-
-
 bench = results.benchmarked("moons") | results.benchmarked("ladders")
 names = "MintNet (7)", "MintNet (7), lower layers alone", "RealNVP (4)", "MAF (5)"
 for name in names:
-    print(f"{name:32} {three_seeds(bench[name], 'kl_plane')}")
+    print(f"{name:32} {results.spread(bench[name], 'kl_plane')}")
 
 # %% [markdown]
 # ## 7.7 Two moons
@@ -1054,7 +1048,7 @@ figure.tight_layout()
 plots.show(
     figure,
     alt="A square grid and the two moons, and what lower and upper layers make of them "
-    "in turn, until the points are one round cloud and the grid is folded tightly",
+    "in turn, until the points are one round cloud and the grid is squeezed tightly",
 )
 
 # %% [markdown]
@@ -1099,7 +1093,8 @@ plots.points_panels(
 # The gap between the moons is a little too likely, as in chapter 4.
 # Nothing forbids a better one, since section 7.6 has the exact map; but that map is flat there, with slopes down to $10^{-16}$, and it seems that layers which start near $f(x) = x$ do not get that far.
 #
-# In the table of section 7.6 MintNet's three seeds lie below RealNVP's, with half of its 20,544 weights.
+# This is one seed, and its last epoch.
+# In the table of section 7.6, whose rows keep the best epoch by validation points, MintNet's three seeds lie below RealNVP's, with half of its 20,544 weights.
 # The [leaderboard](../docs/leaderboard.md) has all models: a mixture of thirty Gaussians is closer still.
 # A density costs one pass through each layer, a sample as many as the search takes; what both cost here stands in the table at the end.
 #
@@ -1299,6 +1294,8 @@ assert 3 < bits.mean() < course.choose(full=4.2, quick=7.6)
 
 
 # %% [markdown]
+# (One training; section 7.10 has three.)
+#
 # New clothes, at temperature 0.8: one search after another, from the last layer to the first.
 
 # %%
@@ -1438,7 +1435,7 @@ columns = {
 table = {}
 for row in ("MintNet, 14 × 14 (7)", "Glow, 14 × 14 (7)"):
     runs = images_bench[row]
-    table[row] = {said: three_seeds(runs, *of) for said, of in columns.items()}
+    table[row] = {said: results.spread(runs, *of) for said, of in columns.items()}
     table[row]["weights"] = f"{runs[0]['parameters']:,}"
 pd.DataFrame(table)
 
@@ -1518,22 +1515,25 @@ results.record("07_mintnet", data=names, seconds=total, rows=rows)
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 1
+# Twelve of sixteen are kept: the units of coordinate 1 hear nothing of coordinate 2. The
+# eight in the two blocks on the diagonal are tied.
 two_by_two = MintLayer(2, 2)
 print(two_by_two.mask2.astype(int))
 print("tied:\n", two_by_two.own2.astype(int))
 
 # %% [markdown]
-# Twelve of sixteen are kept: the units of coordinate 1 hear nothing of coordinate 2. The eight in the two blocks on the diagonal are tied.
-#
 # **2. Derive.** With $\alpha = 1$ a linear triangular layer, $z = Jx$, is undone exactly after some number of steps.
 # Show that the error is multiplied by $N = I - D^{-1}J$ in each step, and say after how many steps it is 0 in 5 dimensions.
 # Then print the powers of $N$.
+# What is left of this with $\alpha = 1/2$?
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 2
-# z − J x′ = J (x − x′), so the new error is (I − D⁻¹J)(x − x′). N has zeros on its
-# diagonal and above, and each product with N moves what is left one diagonal further
-# down: N is nilpotent, and its fifth power is 0.
+# With x′ for the guess, z − J x′ = J (x − x′), so the new error is (I − D⁻¹J)(x − x′). N
+# has zeros on its diagonal and above, and each product with N moves what is left one
+# diagonal further down: N is nilpotent, and its fifth power is 0. With α = 1/2 the matrix
+# is I − D⁻¹J/2, which has 1/2 all along its diagonal: the error is never 0, and in the
+# end it is halved in each step.
 J = np.tril(rng.integers(1, 4, size=(5, 5)), -1) + np.diag([1, 2, 1, 2, 1])
 N = np.eye(5) - J / np.diag(J)[:, None]
 for power in range(1, 6):
@@ -1542,13 +1542,19 @@ for power in range(1, 6):
 assert not np.linalg.matrix_power(N, 5).any()
 
 # %% [markdown]
-# **3. Find the mistake.** Somebody writes `tied` with the sign of $c_1$ alone.
-# Which of the chapter's checks still pass, and which fails?
+# **3. Find the bug.** Somebody writes `tied` with the sign of $c_1$ alone.
+# Which of the chapter's checks still pass, and which fail?
 # Try it before you open the solution.
 
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 3
+# Triangular it still is, and its diagonal is the one that is claimed. What fails is
+# section 7.4's `diagonal.min() > 0`; then every check of the log-determinant, which is
+# not a number where a slope is negative; and the search of section 7.5, since the layer
+# folds. (The fold of section 7.2 happens to be mended by half a tie.) Training would
+# even begin well: with a small W₃ all slopes are near 1. It breaks down when one of them
+# passes 0.
 class HalfTied(MintLayer):
     """With |W₂| times the sign of c₁, and not of c₃."""
 
@@ -1565,19 +1571,19 @@ diagonal = np.diagonal(jacobian_of(wrong, points), axis1=1, axis2=2)
 claimed = ops.convert_to_numpy(wrong.value_and_diagonal(points)[1])
 print("the diagonal is the one claimed:", np.allclose(claimed, diagonal, rtol=1e-3))
 print(f"slopes from {diagonal.min():.1f} to {diagonal.max():.1f}")
+log_det = ops.convert_to_numpy(wrong.inverse(points)[1])
+print(f"log-determinants that are no numbers: {np.isnan(log_det).mean():.0%}")
 
 # %% [markdown]
-# Triangular it still is, and its diagonal is the one that is claimed.
-# What fails is section 7.4's `diagonal.min() > 0`, and then the search of section 7.5, since the layer folds.
-# (The fold of section 7.2 happens to be mended by half a tie.)
-# Training would even begin well: with a small $W_3$ all slopes are near 1. It breaks down when one of them passes 0, as its logarithm is then not a number.
-#
-# **4. Build.** Undo a layer as the proof does: one coordinate after another, each by bisection.
+# **4. Build.** Undo a lower layer, `wide` of section 7.5, as the proof does: one coordinate after another, each by bisection between −100 and 100.
 # How many passes through the layer does it take for 24 coordinates, with 25 halvings each, compared with the search?
 
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 4
+# Six hundred passes against about ten, and a larger error, since a mistake in one
+# coordinate is handed on to the next. But bisection needs no slope, and cannot fail
+# while x lies between the ends it begins with.
 def bisect(layer, z, passes=25, low=-100.0, high=100.0):
     """x with layer(x) = z for a lower layer, one coordinate after another."""
     x, count = np.zeros_like(z), 0
@@ -1593,13 +1599,11 @@ def bisect(layer, z, passes=25, low=-100.0, high=100.0):
 
 by_bisection, passes = bisect(wide, z24)
 print(f"{passes} passes, off by {np.abs(by_bisection - x24).max():.0e}")
-_, steps_taken, _ = iterate(wide, z24)
-print(f"the search: {int(steps_taken)} passes")
+found, steps_taken, _ = iterate(wide, z24)
+off = np.abs(ops.convert_to_numpy(found) - x24).max()
+print(f"the search: {int(steps_taken)} passes, off by {off:.0e}")
 
 # %% [markdown]
-# Six hundred passes against about ten, and a larger error, since a mistake in one coordinate is handed on to the next.
-# But bisection needs no slope, and cannot fail while $x$ lies between the ends it begins with.
-#
 # ## References
 #
 # - D. Foster. *Generative Deep Learning*, 2nd edition. O'Reilly, 2023. Chapter 6. In Korean: 만들면서 배우는 생성 AI 2판.

@@ -24,7 +24,7 @@
 #
 # **In the book**: chapter 6 (노멀라이징 플로) names FFJORD at its end and stops there.
 #
-# **Needs**: [chapter 4](04_realnvp.ipynb), TensorFlow and TensorFlow Probability; no download.
+# **Needs**: [chapter 4](04_realnvp.ipynb), of [chapter 5](05_tfp_flows.ipynb) what a MAF is, TensorFlow and TensorFlow Probability; no download.
 # About 6 minutes on two CPU cores (Intel Xeon with AVX-512), a third of it for the training of section 8.5; longer on older ones.
 
 # %%
@@ -452,7 +452,7 @@ print(f"last: {own[-1]:.3f} by its own steps, {many[-1]:.3f} by {MANY}")
 #
 # ### A judge that chooses its own steps
 #
-# `tfb.FFJORD` wraps a velocity and a solver as a bijector of TFP.
+# `tfb.FFJORD` wraps a velocity and a solver as a bijector of TFP, its word for a function with an inverse and a log-determinant.
 # The adaptive solver takes the steps that this field needs, and training never met it.
 # Two things need care.
 # On the way from data to latent TFP has a clock $s = 1 - t$ of its own that runs from 0 to 1, and follows $-v(z, 1 - s)$.
@@ -941,7 +941,7 @@ plots.show(
 )
 
 # %% [markdown]
-# In two dimensions a probe saves hardly anything; in 128 it is around ten times cheaper, and its time hardly depends on $D$.
+# In two dimensions the exact trace is no dearer than a probe; in 128 a probe is around ten times cheaper, and its time hardly depends on $D$.
 # The price is noise in every log-density.
 # Training stays right on average, as with batches: the gradient of a noisy loss that is right on average is a gradient that is right on average.
 # It pays in variance.
@@ -1460,18 +1460,13 @@ plots.image_rows(
 
 
 # %%
-def three_seeds(runs, name, digits=4):
-    low, middle, high = np.quantile([run[name] for run in runs], [0, 0.5, 1])
-    return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
-
-
 bench = results.benchmarked("moons")
 names = "30 Gaussians (4)", "MintNet (7)", "RealNVP (4)", "MAF (5)"
 names_of_ffjord = "FFJORD (8)", "FFJORD with SiLU (8)"
 columns = {"kl_plane": 4, "kl_bulk": 4, "train_seconds": 0, "density_ms": 0}
 pd.DataFrame(
     {
-        name: [three_seeds(bench[name], c, digits) for c, digits in columns.items()]
+        name: [results.spread(bench[name], c, digits) for c, digits in columns.items()]
         for name in (*names, "flow matching (8)", *names_of_ffjord)
     },
     list(columns),
@@ -1481,7 +1476,7 @@ pd.DataFrame(
 images = results.benchmarked("images")
 for name in ("kernel", "mixture", "RealNVP", "FFJORD", "flow matching"):
     print(
-        f"{name:14} {three_seeds(images[f'{name}, digits'], 'nats', 1)} nats an image"
+        f"{name:14} {results.spread(images[f'{name}, digits'], 'nats', 1)} nats an image"
     )
 
 # %% [markdown]
@@ -1489,10 +1484,10 @@ for name in ("kernel", "mixture", "RealNVP", "FFJORD", "flow matching"):
 #
 # **Two moons.** The same network, SiLU and all, comes to 0.015 in the median by either training: level, since the ranges hold each other's medians.
 # What differs is the time: about 18 seconds of flow matching against 169 of FFJORD.
-# With tanh, as in section 8.5, FFJORD takes 100 seconds and comes to 0.025; flow matching needs the SiLU, and came to 0.072 with tanh in its trial.
+# With tanh, as in section 8.5, FFJORD takes 100 seconds and comes to 0.025; flow matching needs the SiLU, and came to 0.072 with tanh in one trial, at a peak of 0.01, where SiLU had 0.026.
 # ([The benchmark's page](../docs/benchmark.md#what-was-tried) has all trials and says what was tried before them; the batches differ, 1,024 against 256.)
 #
-# Both are level with chapter 5's flows; RealNVP of chapter 4, MintNet and the mixture are nearer.
+# FFJORD with SiLU and flow matching are level with chapter 5's RealNVP, MAF and IAF; RealNVP of chapter 4, MintNet and the mixture are nearer.
 # And both pay for a density with 192 evaluations of the network: some forty to sixty times the milliseconds of a MintNet or a RealNVP.
 #
 # Far from the data the field of flow matching is not constrained: SiLU does not saturate as tanh does, and the loss hardly ever looks where hardly any line passes.
@@ -1502,7 +1497,7 @@ for name in ("kernel", "mixture", "RealNVP", "FFJORD", "flow matching"):
 # **The digits.** In 64 dimensions flow matching is level with the best mixtures, and FFJORD with chapter 4's RealNVP, by the medians and within the ranges of three seeds.
 # The mixtures had 30 tries, each flow three, chosen by validation pictures; flow matching and FFJORD had three or four more by hand before.
 #
-# And tuning was not equal: flow matching on the moons had some twenty settings tried by hand, judged by the KL itself, where FFJORD kept the first edition's, though both other trials were a little better.
+# And tuning was not equal: flow matching on the moons had some twenty settings tried by hand, judged by the KL itself, where FFJORD kept those of section 8.5, though both other trials were a little better.
 #
 # ### What became of it
 #
@@ -1562,23 +1557,23 @@ results.record("08_ffjord", data=data.name, seconds=total, rows=rows)
 # It is folded: click it to open it.
 #
 # **1. Predict.** The flow of section 8.4 was trained with three steps of the solver.
-# What is its NLL on the validation points by four steps, by five, by six and by sixteen: below the truth's, a little above, or far above?
+# What is its NLL on the first 2,000 validation points by four steps, by five, by six and by sixteen: below the truth's or above, and does it rise or fall with the steps?
 # Write it down, then look.
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 1
+# By any other of these numbers of steps it is above the truth's, and the more steps, the
+# higher: the field fits three steps and nothing else. That is why "the same by more
+# steps" is such a good check.
 for steps in (3, 4, 5, 6, 8, 16, 64):
     log_q = training.compiled(lambda x, n=steps: cheat.log_prob(x, n), cheat)
     print(f"{steps:2} steps: NLL {-log_q(data.x_validation[:2_000]).mean():.2f}")
 print(f"the truth: {-truth.log_prob(data.x_validation[:2_000]).mean():.2f}")
 
 # %% [markdown]
-# By any other of these numbers of steps it is above the truth's, and the more steps, the higher: the field fits three steps and nothing else.
-# That is why "the same by more steps" is such a good check.
-#
 # **2. Derive.** Let $v(z) = A z$.
 # Show from 8.1's equation that $\det e^A = e^{\operatorname{tr} A}$.
-# What does the field of $A = \begin{pmatrix} 0 & -\omega \\ \omega & 0 \end{pmatrix}$ do to a density, and what that of $A = -\tfrac12 I$ to the standard normal?
+# What does the field of $A = \begin{pmatrix} 0 & -\omega \\ \omega & 0 \end{pmatrix}$ do to a density in one unit of time, and what that of $A = -\tfrac12 I$, in two dimensions, to the standard normal?
 # Check both with the flow.
 
 # %% jupyter={"source_hidden": true} cellView="form"
@@ -1587,6 +1582,10 @@ print(f"the truth: {-truth.log_prob(data.x_validation[:2_000]).mean():.2f}")
 # time. The map of that time is z ↦ e^A z, for which the change of variables says that
 # log p falls by log |det e^A|. Both are the same number, and e^A, which comes from I
 # without a break and never loses its inverse, has a determinant above 0.
+# The rotation has trace 0: the density is carried along unchanged, by an angle of ω;
+# lines turn and do not crowd. The shrinking field has trace −1, so the log-density at
+# the moving point grows by 1, and the Gaussian's deviation becomes e^(−1/2) ≈ 0.607.
+unit = np.array([[1, 0]], "float32")  # its way shows the angle
 for name, A2 in {"rotation": [[0, -2], [2, 0]], "shrinking": -0.5 * np.eye(2)}.items():
     linear.set_weights([np.vstack([np.transpose(A2), [[0, 0]]])])
     z, log_det, _ = linear_flow.inverse(data.x_test[:5])
@@ -1594,14 +1593,14 @@ for name, A2 in {"rotation": [[0, -2], [2, 0]], "shrinking": -0.5 * np.eye(2)}.i
     print(
         f"{name}: log-det {np.mean(log_det):.3f}, deviations {x.std(axis=0).round(3)}"
     )
+    print("  (1, 0) ends at", linear_flow.forward(unit).numpy()[0].round(3))
+print("cos 2, sin 2:", np.cos(2).round(3), np.sin(2).round(3))
 
 # %% [markdown]
-# The rotation has trace 0: the density is carried along unchanged, lines turn and do not crowd.
-# The shrinking field has trace −1, so the log-density at the moving point grows by 1, and the Gaussian's deviation becomes $e^{-1/2} \approx 0.607$.
-#
 # **3. Build.** In section 8.10 each noise point was paired with a data point at random.
 # Pair them within a batch such that the sum of squared distances is least (`scipy.optimize.linear_sum_assignment`), which is a small optimal-transport problem (Tong et al., 2024; Pooladian et al., 2023).
-# Are the paths straighter, and how far off is Euler's method with four steps?
+# How long are the paths, compared with the straight way between their ends, and how far off is Euler's method with four steps?
+# (Take batches of 256, since the assignment's cost grows with the cube of their size, and make the pairs in NumPy.)
 
 
 # %% jupyter={"source_hidden": true} cellView="form"
@@ -1631,6 +1630,13 @@ def trained_on(pairs):
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Continued: the figures of solution 3
+# With random pairs the paths are nearly twice as long as straight lines: at t = 0 the
+# mean velocity is E[x] − z, so every path sets out for the middle of the data. Four
+# steps of Euler's method end 0.3 away. With optimal pairs no two lines of a batch meet
+# at the same moment (else exchanging their ends would be shorter), so the mean velocity
+# is nearly that of each line: straight to a third of a per cent, and four steps are
+# enough to within 0.02. (A batch is not the whole data, so the pairs are optimal only
+# nearly, and in more dimensions less so.)
 for name, optimal in {"random pairs": False, "optimal pairs": True}.items():
     batches = course.choose(full=2_000, quick=20)
     network = trained_on([batch_of_pairs(optimal) for _ in range(batches)])
@@ -1646,11 +1652,7 @@ for name, optimal in {"random pairs": False, "optimal pairs": True}.items():
     print(f"{name}: paths {detour:.3f} × straight, Euler's ends off by {off:.3f}")
 
 # %% [markdown]
-# With random pairs the paths are nearly twice as long as straight lines, and four steps of Euler's method end 0.3 away.
-# With optimal pairs no two lines of a batch meet at the same moment, so the mean velocity is nearly that of each line: the paths are straight to a third of a per cent, and four steps are enough to within 0.02.
-# (A batch is not the whole data, so the pairs are optimal only nearly, and in more dimensions less so.)
-#
-# **4. Find the mistake.** Somebody writes the adjoint's `backwards` with `return -v, -by_z, …`, "because time runs backwards, so the velocity does too".
+# **4. Find the bug.** Somebody writes the adjoint's `backwards` with `return -v, -by_z, …`, "because time runs backwards, so the velocity does too".
 # Do more steps of the solver make its gradients right?
 # And for which fields is `by_start` right all the same?
 # Say it first, then try.
@@ -1678,6 +1680,10 @@ def wrong_adjoint(network, z, target, steps):
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Continued: the figures of solution 4
+# The solver's step is negative already, so −v walks on beyond the end in place of back.
+# The derivatives are then taken at the wrong places, and no number of steps helps: the
+# last column does not fall. Where ∂v/∂z is the same everywhere, as in a linear field,
+# `by_start` is right, and only the gradient by weights that multiply z is wrong.
 for name, network in {"random": random_network, "linear": linear}.items():
     for steps in (4, 64):
         by_z, by_theta = through(network, starts, loss, steps)
@@ -1689,10 +1695,6 @@ for name, network in {"random": random_network, "linear": linear}.items():
         print(f"weights by {off_theta:.0e}, z by {np.abs(start - starts).max():.1f}")
 
 # %% [markdown]
-# The solver's step is negative already, so $-v$ walks on beyond the end in place of back.
-# The derivatives are then taken at the wrong places, and no number of steps helps: the last column does not fall.
-# Where $\partial v / \partial z$ is the same everywhere, in a linear field, `by_start` is right, and only the weights' gradient is wrong.
-#
 # ## References
 #
 # - D. Foster. *Generative Deep Learning*, 2nd edition. O'Reilly, 2023. Chapter 6. In Korean: 만들면서 배우는 생성 AI 2판.

@@ -185,7 +185,7 @@ print(fresh_python(ask, TF_USE_LEGACY_KERAS="1"))
 # ## A1.3 Keras: what raises
 #
 # Each example catches its error with `course.expect`, which prints the type and the first line of the message, and would fail if nothing were raised.
-# The types are the same on all tested versions; the words of a message may differ.
+# The types are the same on TensorFlow 2.20 and 2.21 with Keras 3.13 and 3.15; the words of a message may differ.
 # Run the notebook from the top: later examples use names of earlier ones.
 #
 # ### received an invalid value for units
@@ -380,7 +380,7 @@ print(model.fit(x, verbose=0).history.keys())
 
 # %% [markdown]
 # **Why:** with a target, `data` is a pair, and the encoder gets both.
-# (With the book's named inputs the message speaks of `1 named input(s) with keys` and advises to pass a dictionary, which does not help.)
+# (The message speaks of `1 named input(s) with keys` and advises to pass a dictionary, which does not help.)
 # **Cure:** `fit(x)`; or `if isinstance(data, tuple): data = data[0]`, as the book's `test_step` has it.
 #
 # ### notimplementederror without a word
@@ -458,7 +458,7 @@ print(log_det(matrix).numpy(), np.linalg.slogdet(matrix)[1])
 
 # %% [markdown]
 # **Why:** XLA, the compiler, has no such operation on a CPU, but it has the QR decomposition, whose diagonal gives the same number.
-# Without an error, `jit_compile=True` makes *convolutions* slower on a CPU (chapter 1's network by a third to two thirds, on two machines of two cores); small dense networks gain ([A2](A2_faster.ipynb)).
+# Without an error, `jit_compile=True` makes *convolutions* slower on a CPU; small dense networks gain once many steps are one graph ([A2](A2_faster.ipynb)).
 #
 # ### tensorboard is not installed
 #
@@ -819,12 +819,13 @@ for wrong in ({"num_maksed": 1}, {"fraction_masked": 1}, {"num_masked": 0.5}, {}
     with course.expect(TypeError):
         tfb.RealNVP(shift_and_log_scale_fn=still, **wrong)
 
-half = tfb.RealNVP(fraction_masked=0.5, shift_and_log_scale_fn=still)
-half.forward(tf.zeros([3]))
-print("fraction 0.5 of 3 numbers keeps", half._masked_size)
+for many in (3, 5):
+    half = tfb.RealNVP(fraction_masked=0.5, shift_and_log_scale_fn=still)
+    half.forward(tf.zeros([many]))
+    print(f"fraction 0.5 of {many} numbers keeps {half._masked_size}")
 
 # %% [markdown]
-# `num_masked` is a whole number; `fraction_masked` is a float, and a half is rounded to the even number, not down as TFP's documentation says.
+# `num_masked` is a whole number; `fraction_masked` is a float, and a half is rounded to the even number, not down as [TFP's documentation](https://www.tensorflow.org/probability/api_docs/python/tfp/bijectors/RealNVP) says.
 # (`_masked_size` is TFP's own name, shown here for that alone.)
 #
 # ### tensor conversion requested dtype float32
@@ -1189,7 +1190,7 @@ for first in ("log_prob", "sample"):
 
 # %% [markdown]
 # **Cure:** `log_prob` of a batch of data before the first `sample`.
-# It is initialised once, by the first batch, and never again; an article that says it normalises every sample by its own statistics is mistaken.
+# It is initialised once, by the first batch, and never again: it does not normalise every sample by its own statistics.
 #
 # ### seeds and saving
 
@@ -1252,7 +1253,7 @@ results.record("A1_breaks", data="none", seconds=seconds, rows=rows)
 #
 # **1. Find the bug.**
 # The weights of this model move, and its history says that the loss is 0 in every epoch.
-# Why, and which line would you change?
+# Why, and what would you change?
 
 
 # %%
@@ -1279,6 +1280,7 @@ print(model.fit(ones, epochs=3, verbose=0).history, model.dense.bias.numpy())
 # `loss` is the name of a tracker that every model of Keras 3 has. A plain tensor under
 # that name is thrown away, and the tracker, which nobody updated, shows 0. Keep a
 # tracker of your own and return its result, which is also the mean over the batches.
+# (`return {"mse": loss}` would do in one line, and shows the last batch alone.)
 
 
 class Tracked(Zero):
@@ -1301,7 +1303,8 @@ assert losses[0] > losses[-1] > 0
 # %% [markdown]
 # **2. Find the bug.**
 # This flow runs, and training it changes nothing.
-# Find out by one number why, and get it trained, with the network as it is.
+# Which number shows it, and what are the two reasons?
+# Train it: keep the network, and write anew what is around it.
 
 # %%
 network = keras.Sequential(
@@ -1335,7 +1338,7 @@ assert ends[1] < ends[0] - 1
 # %% [markdown]
 # **3. Predict.**
 # A chain is `Chain([Scale(2.0), Shift(3.0), Exp()])` over a standard normal base.
-# Which is the smallest value that its samples can have?
+# Above which value do all its samples lie?
 # And what is its `inverse` of that value?
 
 # %% jupyter={"source_hidden": true} cellView="form"

@@ -4,7 +4,7 @@
 # [![Open in Colab](../docs/colab.svg)](https://colab.research.google.com/github/OWNER/generative-models-course/blob/main/notebooks/A3_likelihood.ipynb)
 #
 # **How likely does a VAE find an image, as a number that can be held against other models?**
-# The loss of chapter 2's large model cannot answer, for two reasons: its "density" of a grey pixel is none, and it is a bound.
+# The loss of chapter 2's VAE of grey images cannot answer, for two reasons: its "density" of a grey pixel is none, and it is a bound.
 # We give the decoder a distribution that adds up to 1, tighten the bound by drawing more often, and say the result in bits per dimension, the unit of [chapter 6](06_glow.ipynb).
 
 # %% [markdown]
@@ -510,7 +510,7 @@ plots.image_rows(
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 bench = {
-    name: pd.DataFrame(runs)
+    name: runs
     for name, runs in results.benchmarked("images").items()
     if name.startswith("VAE with levels")
 }
@@ -522,14 +522,9 @@ shown = {
 }
 
 
-def median_and_range(values, digits):
-    low, middle, high = values.min(), values.median(), values.max()
-    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
-
-
 pd.DataFrame(
     {
-        name: {words: median_and_range(runs[c], n) for words, (c, n) in shown.items()}
+        name: {words: results.spread(runs, *of) for words, of in shown.items()}
         for name, runs in bench.items()
     }
 )
@@ -568,8 +563,8 @@ display(results.record("A3_likelihood", data=data.name, seconds=seconds, rows=ro
 # It is folded: click it to open it.
 #
 # **1. Predict.**
-# Turn test images upside down.
-# Is a turned image dearer than the same one upright, in bits under the model with sixteen numbers?
+# Flip test images, the last row first (`x[:, ::-1]`).
+# Is a flipped image dearer than the same one upright, in bits under the model with sixteen numbers?
 # For which classes least?
 # Say it before you run it.
 
@@ -579,14 +574,14 @@ display(results.record("A3_likelihood", data=data.name, seconds=seconds, rows=ro
 # seen that way. Least for what looks much alike both ways: dresses, trousers, bags.
 # (That does not make the model a judge of what belongs: see A3.6.)
 model, some = models[16], slice(0, 200)
-ways = {"upright": x_test[some], "turned": x_test[some, ::-1]}
+ways = {"upright": x_test[some], "flipped": x_test[some, ::-1]}
 bits = {
     name: bits_per_dimension(-bound(weights_of(model, x, 8), 8))
     for name, x in ways.items()
 }
 frame = pd.DataFrame(bits)
 frame["class"] = [data.class_names[k] for k in data.y_test[some][: len(frame)]]
-frame["more when turned"] = frame["turned"] - frame["upright"]
+frame["more when flipped"] = frame["flipped"] - frame["upright"]
 print(frame.groupby("class").mean(numeric_only=True).round(2))
 
 # %% [markdown]
@@ -608,7 +603,7 @@ print("smallest difference:", (np.log(w.mean(axis=1)) - halves).min().round(6))
 
 # %% [markdown]
 # **3. Build.**
-# A pixel of cloth is often either in the garment or outside of it, which one bell cannot say.
+# A pixel near an edge is often either in the garment or outside of it, which one bell cannot say.
 # Write the log probability of a *mixture* of two discretised logistics with weights $\pi$ and $1 - \pi$, and show that it adds up to 1.
 # What must change in the decoder?
 
@@ -634,7 +629,7 @@ assert abs(total - 1) < 1e-4
 
 # %% [markdown]
 # **4. Find the bug.**
-# Somebody's VAE is a fifth better than ours with the lines below.
+# Somebody's VAE is nearly a quarter better than ours with the lines below.
 # What do they count that they should not?
 # Which check of A3.3 finds it?
 
@@ -651,8 +646,8 @@ class BoastfulVAE(LogisticVAE):
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 4
-# The frame of 240 black pixels is counted as if it were part of the image: it costs
-# nothing, as it is always black, and the sum is then divided as if it cost as much as
+# The frame of 240 black pixels is counted as if it were part of the image: once trained,
+# it costs nothing, as it is always black, and the sum is then divided as if it cost as much as
 # the rest. The check by hand over the file's own 28 × 28 bytes finds it at once. (The
 # laxer bound on the width does no harm by itself.)
 boastful = BoastfulVAE(build_variational_encoder(2), build_logistic_decoder(2))

@@ -1,5 +1,6 @@
 """Progress, the stop on a bad loss, kept weights, and the schedule."""
 
+import io
 import os
 import subprocess
 import sys
@@ -724,3 +725,19 @@ def test_a_curve_is_read_from_tensorboards_files(tmp_path):
     assert not np.allclose(train, held)
     with pytest.raises(course.CourseError, match="no curve 'loss', but .*epoch_loss"):
         training.read_tensorboard(tmp_path / "train", "loss")
+
+
+def test_a_line_that_is_rewritten_shows_at_once(monkeypatch):
+    """Without a flush, a terminal shows it when the work is done."""
+    from utils.progress import Line
+
+    seen = []
+
+    class Terminal(io.StringIO):
+        def flush(self):
+            seen.append(self.getvalue())
+
+    monkeypatch.setattr("sys.stdout", Terminal())
+    Line().show("first, and longer")
+    Line().show("second")
+    assert seen[0].startswith("\rfirst") and seen[1].endswith(f"\r{'second':<110}")

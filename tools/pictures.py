@@ -17,7 +17,6 @@ DOCS = chapters.ROOT / "docs"
 PICTURES = {  # a file: its chapter, and how the picture's description begins
     "faces.png": ("03_vae_faces", "Thirty new faces"),
     "moons.png": ("08_ffjord", "The density and the velo"),
-    "couplings.png": ("04_realnvp", "Sixteen small panels"),
     "pictures/01.png": ("01_autoencoder", "Test images as dots in the latent plane"),
     "pictures/02.png": ("02_vae", "Images decoded from a grid over the square"),
     "pictures/03.png": ("03_vae_faces", "Faces without an attribute"),

@@ -18,8 +18,6 @@ from utils import course, progress
 from utils.checks import finite, float32
 from utils.course import CourseError
 
-Line = progress.Line  # the name that chapter 3 knows
-
 
 def jit_compile(kind: str):
     """What `model.compile(jit_compile=…)` should be: "convolutions" or "dense".

@@ -105,11 +105,11 @@ plots.image_grid(
 # On such pictures the chapter trains its own networks and reports what it finds; what it claims, and checks, it claims of the drawn faces.
 
 # %%
-from utils import datasets, plots, results, training, weights
+from utils import datasets, plots, progress, results, training, weights
 
-progress = training.Line()
+line = progress.Line()
 faces = datasets.faces(
-    FACES, progress=lambda done, of: progress.show(f"faces drawn: {done:,} of {of:,}")
+    FACES, progress=lambda done, of: line.show(f"faces drawn: {done:,} of {of:,}")
 )
 drawn = faces.slug == "drawn-faces"
 print(faces)
@@ -402,7 +402,7 @@ def build_face_vae(
 # Is it the book's loss?
 # With σ = 1.75 it must equal 2000 times the mean squared error.
 
-# %%
+# %% tags=["nbval-check-output"]
 by_the_book = build_face_vae(LATENT_DIM, learn_sigma=False, seed=seed)
 few = x_test[:8]
 x_hat = by_the_book(few)[2]

@@ -513,7 +513,7 @@ for line, error in gone.items():
 # **Where:** `kernel_regularizer=l2(0.01)` and a `train_step` of one's own, `realnvp`.
 
 
-# %%
+# %% tags=["nbval-check-output"]
 penalty = keras.regularizers.L2(10.0)
 dense = layers.Dense(1, kernel_initializer="ones", kernel_regularizer=penalty)
 with tf.GradientTape(persistent=True) as tape:
@@ -616,7 +616,7 @@ print(f"the KL counts {total / (500 * mean):.3f} times: 1024 / 500")
 # **Where:** `call` of the book's VAE uses the global names `encoder` and `decoder`; run the encoder's cell again, and they are other networks.
 
 
-# %%
+# %% tags=["nbval-check-output"]
 def new_network():
     return keras.Sequential([keras.Input((3,)), layers.Dense(3)])
 
@@ -668,7 +668,7 @@ for name, p in {"0 to 1": ends, "middles": middles}.items():
 # **Where:** `call(self, x, training=True)` of `realnvp`, which takes `training` for the direction.
 
 
-# %%
+# %% tags=["nbval-check-output"]
 class Direction(keras.Model):
     def call(self, x, training=True):
         return x + (1.0 if training else -1.0)
@@ -965,7 +965,7 @@ assert before == 0
 #
 # ### one network for several bijectors
 
-# %%
+# %% tags=["nbval-check-output"]
 counts = {}
 for name, parts in {"shared": [made()] * 6, "own": [made() for _ in range(6)]}.items():
     chain = tfb.Chain([tfb.MaskedAutoregressiveFlow(part) for part in parts])
@@ -1019,7 +1019,7 @@ assert worn > 1e-3 and kept == 0
 # **Where:** checks such as `b.inverse(b.forward(x))`.
 
 
-# %%
+# %% tags=["nbval-check-output"]
 class Wrong(tfb.Shift):
     def _inverse(self, y):
         return y  # should subtract the shift
@@ -1106,7 +1106,7 @@ print(f"training=False: {tf.reduce_max(abs(back - x)):.0e}")
 # **Where:** couplings one after the other without a `Permute` between: samples that vary in one direction only.
 
 
-# %%
+# %% tags=["nbval-check-output"]
 def bent(kept, moved, **more):
     return ops.sin(3 * kept), ops.cos(3 * kept)
 

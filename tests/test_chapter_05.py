@@ -404,3 +404,14 @@ def test_another_seed_draws_other_points():
             np.concatenate([v.numpy().ravel() for v in flow.trainable_variables])
         )
     assert np.abs(ends[0] - ends[1]).max() > 1e-5
+
+
+def test_the_rate_of_training_on_a_density_is_the_chapters():
+    """Where the gradient stays the same, Adam moves by the rate in each step."""
+    start = tf.Variable([0.0, 0.0])
+    normal = tfd.MultivariateNormalDiag(tf.zeros(2))
+    flow = tfd.TransformedDistribution(normal, tfb.Shift(start))
+    fit_to_density(flow, lambda x, beta: tf.reduce_sum(x, axis=-1), steps=200)
+    rate = training.warmup_cosine(3e-3, 200)
+    way = sum(float(rate(number)) for number in range(200))
+    assert np.allclose(start, way, rtol=0.02), (start.numpy(), way)

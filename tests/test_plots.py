@@ -292,3 +292,11 @@ def test_colours_of_classes_can_be_told_apart_by_everybody():
         assert least_distance(plots.COLOURS, sight) < 20  # what they replace
     assert len(plots.CLASS_COLOURS) == 10
     assert plots.CLASS_COLOURS[:2] == plots.COLOURS[:2]
+
+
+def test_places_that_no_image_fills_are_blank(shown):
+    """Five images in two rows of three: the sixth place shows no axis."""
+    plots.image_grid(images[:5], alt="five", columns=3)
+    png = Image.open(io.BytesIO(shown[0][0]["image/png"])).convert("L")
+    last = np.asarray(png)[png.height // 2 + 8 :, 2 * png.width // 3 + 8 :]
+    assert last.min() == 255

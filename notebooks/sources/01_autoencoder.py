@@ -19,7 +19,7 @@
 # **In the book**: *Generative Deep Learning*, 2nd edition, by D. Foster, section 3.1, Autoencoders (오토인코더), of chapter 3, Variational Autoencoders (변이형 오토인코더).
 #
 # **Needs**: Fashion-MNIST (30 MB, downloaded once).
-# About 8 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; the first network is trained after one.
+# About 7 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; the first network is trained after one.
 #
 # The first cell finds the helper package, and on Colab fetches it.
 
@@ -795,7 +795,7 @@ plots.show(
 )
 
 # %% [markdown]
-# In some of the neighbours this pixel is at 0, in others near 1, and in hardly any is it in between.
+# In some of the neighbours this pixel is at 0, in others near 1, and in few is it in between.
 # Yet both losses are smallest in between, at the mean, and near it the decoder's answer lies, too.
 # To ask for the mean of all likely images is to ask for a blurred one.
 # A model that drew one of them at random would not have to blur.
@@ -1102,14 +1102,14 @@ plots.image_rows(
 )
 
 # %% [markdown]
-# The last row of each half is the reference: about 5 % like none, since the limit was set so, and some 4 % to change class, by chance alone.
+# The last row of each half is the reference: 5 to 6 % like none, since the limit was set so, and some 4 % to change class, by chance alone.
 # Differences of one or two per cent mean nothing.
 # (The limit of six numbers is the laxer: compare within a half.
 # And these thousand even points are others than those above, hence 0.161 for 0.163.)
 #
 # - Standard normal points decode to faint scraps, mostly, as most of them lie off the codes.
 # - Even points from the box are bad, and much worse with six numbers: there the box is nearly all gap.
-# - One Gaussian gives better classes than the box, but in the plane more samples that are like none, in this and in the three other trainings: its middle falls between the islands.
+# - One Gaussian gives better classes than the box, but in the plane more samples that are like none, in this and in the three other trainings: much of it falls between the islands.
 # - The mixture is as good as codes of real images, within what chance does.
 #
 # So the second fault can be put right afterwards, and with it most of the first and the third.
@@ -1209,11 +1209,12 @@ display(results.record("01_autoencoder", data=data.name, seconds=seconds, rows=r
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 1
-# The fade is farthest just past the middle, where it shows two garments at once. There the
-# decoded walk is nearer to real images; but between the last garment and the first shoe
-# it crosses a gap and is farther than any fade. At the ends the fade wins, since it
-# begins and ends with sharp images. On average neither does: the straight line between
-# two codes is no better than a fade where it leaves the land that codes live on.
+# The fade is farthest just past the middle, where it shows two garments at once. There
+# the decoded walk is nearer to real images; but between the last garment and the first
+# shoe it crosses a gap and is farther than any fade. At the ends the fade wins, since
+# it begins and ends with sharp images. On average neither does: the straight line
+# between two codes is no better than a fade where it leaves the land that codes live
+# on.
 start, end = x_test[first_of_each[1]], x_test[first_of_each[9]]
 steps = np.linspace(0, 1, 9, dtype="float32")[:, None]
 z_start, z_end = encoder.predict(np.stack([start, end]), verbose=0)
@@ -1228,17 +1229,17 @@ for name, images in walks.items():
 # %% [markdown]
 # **2. Derive.**
 # Show that $H(x, \hat x) - H(x, x)$ is never negative and 0 for $\hat x = x$ alone.
-# (Its derivative will do. It is the Kullback–Leibler divergence of two coins, which chapter 2 needs again.)
+# (Its derivative will do; it is the Kullback–Leibler divergence of two coins, which chapter 2 needs again.)
 # How large is it, on average, for the trained network, and what does that make of "0.25"?
 
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 2
 # H(x, x̂) − H(x, x) = x log(x / x̂) + (1 − x) log((1 − x) / (1 − x̂)), which is the KL
-# divergence of a coin with probability x from one with probability x̂. Its derivative by
-# x̂ is (x̂ − x) / (x̂ (1 − x̂)), negative below x and positive above: the only minimum is at
-# x̂ = x, where it is 0. So of a loss of about 0.25 some 0.185 are the clothes' own
-# greyness, and the network's error is what is left, a quarter of it.
+# divergence of a coin with probability x from one with probability x̂. Its derivative
+# by x̂ is (x̂ − x) / (x̂ (1 − x̂)), negative below x and positive above: the only
+# minimum is at x̂ = x, where it is 0. So of a loss of about 0.25 some 0.185 are the
+# clothes' own greyness, and the network's error is what is left, a quarter of it.
 def coin_divergence(x, x_hat):
     x, x_hat = np.float64(x), np.clip(np.float64(x_hat), 1e-7, 1 - 1e-7)
     ones = np.where(x > 0, x * np.log(np.maximum(x, 1e-300) / x_hat), 0)
@@ -1290,8 +1291,8 @@ for name, images in cleaned.items():
 # Solution 4
 # No: both losses ask for the mean (section 1.10), and the images look alike. Each loss
 # weighs pixels in its own way, the cross-entropy by 1 / (m (1 − m)) near its minimum,
-# so that it cares more for pixels that are nearly always black. Each network is ahead by
-# its own loss, by so little that one training of each says nothing.
+# so that it cares more for pixels that are nearly always black. Each network is ahead
+# by its own loss, by so little that one training of each says nothing.
 for loss in ("mse", "binary_crossentropy"):
     keras.utils.set_random_seed(seed)
     _, _, other = build_autoencoder(LATENT_DIM)
@@ -1322,9 +1323,10 @@ print(f"loss {fitted.history['loss'][-1]:.4f}")
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 5
 # The pixels were divided by 255 twice: no pixel is above 1/255, every image is black,
-# and black is easy. A loss below section 1.6's floor, 0.185, is one that no model of the
-# right data can have. The floor and the mean image of these data say what the loss is
-# worth: it is no better than that of the mean image, so nothing was learned of images.
+# and black is easy. A loss below section 1.6's floor, 0.185, is one that no model of
+# the right data can have. The floor and the mean image of these data say what the loss
+# is worth: it is no better than that of the mean image, so nothing was learned of
+# images.
 tiny_test = prepare_again(data.x_test[:1_000])
 bounds = cross_entropy(tiny_test, tiny_test), cross_entropy(tiny_test, tiny.mean(0))
 loss = cross_entropy(tiny_test, suspect.predict(tiny_test, verbose=0))

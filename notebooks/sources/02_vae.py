@@ -495,7 +495,7 @@ plots.show(
 # Before training the clouds lie on one another, as large as the prior (dashed) or larger: the encoder knows nothing, and says so.
 # Then clouds shrink and move apart, as the decoder can tell an image from its neighbours only where their clouds do not overlap.
 # At the end they share out the region of the prior among them.
-# (A hundred of 60,000 are drawn, hence the white between them.)
+# (A hundred of 10,000 test images are drawn, hence the white between them.)
 
 # %% [markdown]
 # ### One term at a time
@@ -1361,9 +1361,10 @@ display(results.record("02_vae", data=data.name, seconds=seconds, rows=rows_here
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 1
 # An encoder must answer something: each of them gets a place in the plane, and a cloud
-# about as large as a garment's, or smaller. So the cloud notices nothing. The loss does, for noise and
-# for the full square; but the empty image is cheaper than a garment, since most pixels
-# of most garments are empty too. A likely image need not be one that belongs.
+# about as large as a garment's, or smaller. So the cloud notices nothing. The loss
+# does, for noise and for the full square; but the empty image is cheaper than a
+# garment, since most pixels of most garments are empty too. A likely image need not be
+# one that belongs.
 noise = np.random.default_rng(seed).random((1, *SMALL_SHAPE)) < 0.4
 odd = {"garment": s_test[:1], "noise": noise, "empty": 0 * s_test[:1]}
 odd["all 1"] = odd["empty"] + 1
@@ -1456,9 +1457,9 @@ plots.image_rows(of_class, alt="Ten new silhouettes of each of three classes")
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 4
-# The more coordinates are above 0 at the end, the more the warm-up saved. Both trainings
-# are equally long, since coordinates come back by longer training alone (section 2.9).
-# One training of each is no rule, three seeds a beginning.
+# The more coordinates are above 0 at the end, the more the warm-up saved. Both
+# trainings are equally long, since coordinates come back by longer training alone
+# (section 2.9). One training of each is no rule, three seeds a beginning.
 class WarmVAE(VAE):
     def __init__(self, *networks, seed=None):
         super().__init__(*networks, SMALL_PIXELS, seed)

@@ -17,7 +17,7 @@
 # **In the book**: *Generative Deep Learning*, 2nd edition, by D. Foster, section 3.3, Exploring the Latent Space (잠재 공간 탐색하기), with CelebA.
 #
 # **Needs**: [chapter 2](02_vae.ipynb), and faces, which the course draws itself; they need no download.
-# About 8 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; drawing the faces, which is done once, takes less than one of them.
+# About 7 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; drawing the faces, which is done once, takes less than one of them.
 
 # %%
 import subprocess
@@ -1359,8 +1359,8 @@ display(pd.DataFrame(compared, index=SHORT.values()).T.round(0))
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 4: it is factorᵀ factor in place of factor factorᵀ. The two have the same
-# trace and the same eigenvalues, so points are as far from the mean as codes are, and in
-# wrong directions. (The right ones are off by the chance of their draws alone.)
+# trace and the same eigenvalues, so points are as far from the mean as codes are, and
+# in wrong directions. (The right ones are off by the chance of their draws alone.)
 noise = np.random.default_rng(seed).normal(size=(NEW, LATENT_DIM))
 wanted = factor @ factor.T
 for name, drawn_points in {"right": noise @ factor.T, "wrong": noise @ factor}.items():

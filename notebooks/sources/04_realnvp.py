@@ -20,7 +20,7 @@
 # **In the book**: sections 6.1 to 6.3, normalizing flows and RealNVP (노멀라이징 플로, RealNVP).
 #
 # **Needs**: nothing to download.
-# About 5 minutes on two CPU cores (Intel Xeon with AVX-512); about twice as long on older ones.
+# About 3 minutes on two CPU cores (Intel Xeon with AVX-512); about twice as long on older ones.
 
 # %%
 import subprocess
@@ -1164,7 +1164,7 @@ pd.DataFrame(
 # ## 4.12 When is a flow worth it?
 #
 # On two moons, it is not (three seeds of each are on the [leaderboard](../docs/leaderboard.md)).
-# A mixture of thirty Gaussians has 179 numbers and is fitted in a second or two:
+# A mixture of thirty Gaussians has 179 numbers and is fitted in a second or less:
 
 # %%
 from sklearn.mixture import GaussianMixture
@@ -1520,10 +1520,10 @@ class Suspect(Coupling):
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 3
 # The network sees x, not x * mask: s and t depend on the coordinate that they change.
-# The Jacobian is still triangular, but its diagonal is no longer e^s, since s and t also
-# change with x₂: the log-det is wrong, and `forward`, which asks the network about z, is
-# not the inverse. Checks 1 and 2 find it in any such coupling, as below; in a trained
-# one 3 and 4 do, too.
+# The Jacobian is still triangular, but its diagonal is no longer e^s, since s and t
+# also change with x₂: the log-det is wrong, and `forward`, which asks the network about
+# z, is not the inverse. Checks 1 and 2 find it in any such coupling, as below; in a
+# trained one 3 and 4 do, too.
 suspect = shaken(Suspect([1, 0], coupling_network(2, WIDTH, DEPTH)))
 to_z, to_x = lambda x: suspect.inverse(x)[0], suspect.forward
 for name, check in {

@@ -21,7 +21,7 @@
 # The experiment of section 5.6 is that of [an article by C. Kang](https://goodboychan.github.io/python/coursera/tensorflow_probability/icl/2021/09/08/01-AutoRegressive-flows-and-RealNVP.html) on TFP's bijectors.
 #
 # **Needs**: [chapter 4](04_realnvp.ipynb), TensorFlow, and nothing to download.
-# About 4 minutes on two CPU cores (Intel Xeon with AVX-512); about twice as long on older ones.
+# About 3 minutes on two CPU cores (Intel Xeon with AVX-512); about twice as long on older ones.
 
 # %%
 import subprocess
@@ -1610,10 +1610,10 @@ assert (first @ last)[0, 2] == 4
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 2
-# mu_1 and alpha_1 see nothing: they are two constants (biases). x₂ gets scale and
-# shift by functions of x₁, and x₁ = mu_1 + e^alpha_1 z₁. So x → z is: first a coupling
-# that keeps x₁, then z₁ = (x₁ − a) / b for two constants; the code below goes the other
-# way. An IAF's mu_2 and alpha_2 read z₁, which is x₁ shifted and scaled by constants. So
+# mu_1 and alpha_1 see nothing: they are two constants (biases). x₂ gets scale and shift
+# by functions of x₁, and x₁ = mu_1 + e^alpha_1 z₁. So x → z is: first a coupling that
+# keeps x₁, then z₁ = (x₁ − a) / b for two constants; the code below goes the other way.
+# An IAF's mu_2 and alpha_2 read z₁, which is x₁ shifted and scaled by constants. So
 # chains of MAFs, IAFs and couplings are one family in 2-D, but for constants; those of
 # section 5.7 differ in depth and seed.
 layer = MAF(shaken(build_made(2, (16, 16)), rng))
@@ -1643,9 +1643,10 @@ def suspect_masks(dim, hidden):
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 3
 # The last comparison must be strict. With <=, the outputs of every coordinate but the
-# last see their own x_i: the Jacobian's diagonal is then not e^-alpha alone, so equation
-# 5.3 is wrong. The paths show it on the diagonal, and `dependency` would, too; so would
-# the inverse, the log-determinant, and of a trained one the integral and the KL.
+# last see their own x_i: the Jacobian's diagonal is then not e^-alpha alone, so
+# equation 5.3 is wrong. The paths show it on the diagonal, and `dependency` would, too;
+# so would the inverse, the log-determinant, and of a trained one the integral and the
+# KL.
 suspect, right = (
     np.linalg.multi_dot(masks(4, [6, 6])).T for masks in (suspect_masks, made_masks)
 )

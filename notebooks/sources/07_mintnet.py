@@ -1515,8 +1515,8 @@ results.record("07_mintnet", data=names, seconds=total, rows=rows)
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 1
-# Twelve of sixteen are kept: the units of coordinate 1 hear nothing of coordinate 2. The
-# eight in the two blocks on the diagonal are tied.
+# Twelve of sixteen are kept: the units of coordinate 1 hear nothing of coordinate 2.
+# The eight in the two blocks on the diagonal are tied.
 two_by_two = MintLayer(2, 2)
 print(two_by_two.mask2.astype(int))
 print("tied:\n", two_by_two.own2.astype(int))
@@ -1529,11 +1529,11 @@ print("tied:\n", two_by_two.own2.astype(int))
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 2
-# With x′ for the guess, z − J x′ = J (x − x′), so the new error is (I − D⁻¹J)(x − x′). N
-# has zeros on its diagonal and above, and each product with N moves what is left one
-# diagonal further down: N is nilpotent, and its fifth power is 0. With α = 1/2 the matrix
-# is I − D⁻¹J/2, which has 1/2 all along its diagonal: the error is never 0, and in the
-# end it is halved in each step.
+# With x′ for the guess, z − J x′ = J (x − x′), so the new error is (I − D⁻¹J)(x − x′).
+# N has zeros on its diagonal and above, and each product with N moves what is left one
+# diagonal further down: N is nilpotent, and its fifth power is 0. With α = 1/2 the
+# matrix is I − D⁻¹J/2, which has 1/2 all along its diagonal: the error is never 0, and
+# in the end it is halved in each step.
 J = np.tril(rng.integers(1, 4, size=(5, 5)), -1) + np.diag([1, 2, 1, 2, 1])
 N = np.eye(5) - J / np.diag(J)[:, None]
 for power in range(1, 6):
@@ -1553,8 +1553,8 @@ assert not np.linalg.matrix_power(N, 5).any()
 # section 7.4's `diagonal.min() > 0`; then every check of the log-determinant, which is
 # not a number where a slope is negative; and the search of section 7.5, since the layer
 # folds. (The fold of section 7.2 happens to be mended by half a tie.) Training would
-# even begin well: with a small W₃ all slopes are near 1. It breaks down when one of them
-# passes 0.
+# even begin well: with a small W₃ all slopes are near 1. It breaks down when one of
+# them passes 0.
 class HalfTied(MintLayer):
     """With |W₂| times the sign of c₁, and not of c₃."""
 

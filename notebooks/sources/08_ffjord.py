@@ -1476,7 +1476,8 @@ pd.DataFrame(
 images = results.benchmarked("images")
 for name in ("kernel", "mixture", "RealNVP", "FFJORD", "flow matching"):
     print(
-        f"{name:14} {results.spread(images[f'{name}, digits'], 'nats', 1)} nats an image"
+        f"{name:14} "
+        f"{results.spread(images[f'{name}, digits'], 'nats', 1)} nats an image"
     )
 
 # %% [markdown]
@@ -1494,7 +1495,7 @@ for name in ("kernel", "mixture", "RealNVP", "FFJORD", "flow matching"):
 # (That this is the reason is a guess.)
 # The three seeds above are as good over the plane as in the bulk, but in the trials by hand one run at a higher rate had 5 nats over the plane and 0.012 in the bulk: the plane is not to be left out ([where data are rare](../docs/tails.md)).
 #
-# **The digits.** In 64 dimensions flow matching is level with the best mixtures, and FFJORD with chapter 4's RealNVP, by the medians and within the ranges of three seeds.
+# **The digits.** In 64 dimensions flow matching is level with the best mixtures, and FFJORD with chapter 4's RealNVP, by the medians, and the ranges of three seeds overlap.
 # The mixtures had 30 tries, each flow three, chosen by validation pictures; flow matching and FFJORD had three or four more by hand before.
 #
 # And tuning was not equal: flow matching on the moons had some twenty settings tried by hand, judged by the KL itself, where FFJORD kept those of section 8.5, though both other trials were a little better.
@@ -1562,8 +1563,8 @@ results.record("08_ffjord", data=data.name, seconds=total, rows=rows)
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 1
-# By any other of these numbers of steps it is above the truth's, and the more steps, the
-# higher: the field fits three steps and nothing else. That is why "the same by more
+# By any other of these numbers of steps it is above the truth's, and the more steps,
+# the higher: the field fits three steps and nothing else. That is why "the same by more
 # steps" is such a good check.
 for steps in (3, 4, 5, 6, 8, 16, 64):
     log_q = training.compiled(lambda x, n=steps: cheat.log_prob(x, n), cheat)

@@ -18,7 +18,7 @@
 # **In the book**: section 6.3 of its second edition, the RealNVP model.
 #
 # **Needs**: [chapter 4](04_realnvp.ipynb), and TensorFlow as Keras' backend.
-# About 5 minutes on two CPU cores (Intel Xeon with AVX-512).
+# About 3 minutes on two CPU cores (Intel Xeon with AVX-512).
 
 # %%
 import subprocess
@@ -403,7 +403,7 @@ plots.show(
 # Started operation by operation, an epoch takes hundreds of times as long as in one graph.
 # Most of that is gained by the first graph, a step at a time.
 # From there to one graph it is three to four times again, for some seconds of compiling in the first epoch.
-# Keras' own way, an epoch an execution, lies between; with XLA, `fit` compiles for about twice as long as the one graph.
+# Keras' own way, an epoch an execution, lies between; with XLA, `fit` compiles somewhat longer than the one graph, and about twice as long as the one graph with one vector.
 #
 # And the book's model, whose networks are eight times as wide?
 # From `make bench`, seconds of an epoch, the median of three seeds:
@@ -539,8 +539,8 @@ print(f"mean log-determinant: {np.log(2 * np.pi) + 1 - truth.entropy():.2f} nats
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 3
 # An execution costs a fixed time, a step another: seconds = (117 / k) · a + 117 · b.
-# The curve falls like 1/k, and is flat when a / k is small beside b. On two Xeon cores a
-# is about 4 ms and b under 2 ms: most is gained by k = 9, and nothing after 39.
+# The curve falls like 1/k, and is flat when a / k is small beside b. On two Xeon cores
+# a is about 2.5 ms and b about 1 ms: most is gained by k = 9, and little after 39.
 sizes = course.choose(full=(1, 3, 9, 39, 117), quick=(3,))
 flow_step = step_of(thin(DEEP))
 

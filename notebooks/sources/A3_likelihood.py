@@ -646,10 +646,10 @@ class BoastfulVAE(LogisticVAE):
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 4
-# The frame of 240 black pixels is counted as if it were part of the image: once trained,
-# it costs nothing, as it is always black, and the sum is then divided as if it cost as much as
-# the rest. The check by hand over the file's own 28 × 28 bytes finds it at once. (The
-# laxer bound on the width does no harm by itself.)
+# The frame of 240 black pixels is counted as if it were part of the image: once
+# trained, it costs nothing, as it is always black, and the sum is then divided as if it
+# cost as much as the rest. The check by hand over the file's own 28 × 28 bytes finds it
+# at once. (The laxer bound on the width does no harm by itself.)
 boastful = BoastfulVAE(build_variational_encoder(2), build_logistic_decoder(2))
 claimed = float(boastful.log_likelihood(x_test[:1], of_one)[0])
 print(f"by the lines above {claimed:.1f} nats, by hand {by_hand:.1f}")

@@ -1189,8 +1189,8 @@ assert abs(ops.convert_to_numpy(shares(u[:, :8], 5.0)).sum() - 10) < 1e-4
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 4
 # Each hill has a third of the probability and each moon a half, so one hill must be
-# shared. If all of it went to one moon, that alone would cost 0.06 nats; with more
-# training it is split between both, and is a bridge from moon to moon.
+# shared. If all of it went to one moon, as nearly happens here, that alone would cost
+# 0.06 nats; with more training it is split between both, a bridge from moon to moon.
 class ThreePieces(TwoPieces):
     CENTRES = np.float32([[-3, 0], [3, 0], [0, 4]])
 

@@ -222,6 +222,8 @@ def test_levels_of_any_type_pass_as_they_are():
     for kind in ("uint8", "int64", "float64"):
         given = x.astype(kind)
         assert np.array_equal(checks.levels(given, (4, 4, 1)), x)
+    for given in (x.tolist(), ops.convert_to_tensor(x)):
+        assert np.array_equal(checks.levels(given, (4, 4, 1)), x)
 
 
 @pytest.mark.parametrize(

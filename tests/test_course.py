@@ -242,6 +242,21 @@ def test_products_are_computed_in_float32_on_gpus_too():
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
+def test_pipelines_are_not_tuned():
+    """An epoch waits for the tuning thread's next look otherwise."""
+    import tensorflow as tf
+
+    course.load_keras()
+    course.load_keras()  # as when a cell is run again
+    iterator = iter(tf.data.Dataset.range(3))
+    assert iterator._dataset.options().autotune.enabled is False
+    assert [int(number) for number in iterator] == [0, 1, 2]
+    asked = tf.data.Options()
+    asked.autotune.enabled = True
+    tuned = tf.data.Dataset.range(3).with_options(asked)
+    assert iter(tuned)._dataset.options().autotune.enabled is True
+
+
 # ------------------------------------------------------------------ whole files
 
 

@@ -328,8 +328,8 @@ fitted = autoencoder.fit(x_train, x_train, batch_size=BATCH, epochs=1, verbose=2
 first = autoencoder.predict(x_test, batch_size=500, verbose=0)
 plots.image_rows(
     {"original": x_test[:12], "reconstructed": first[:12]},
-    alt="Twelve test images over their reconstructions, which keep the kind of garment "
-    "and lose details",
+    alt="Twelve test images over their reconstructions, which mostly keep the kind "
+    "of garment and lose details",
 )
 
 # %% [markdown]
@@ -478,7 +478,7 @@ plots.show(
 plots.image_rows(
     dict(zip(titles, watch.samples, strict=True)),
     alt="Twelve random places of the plane, decoded before training and after each "
-    "epoch: first grey squares, then clothes",
+    "epoch: first grey squares, then mostly clothes",
 )
 
 # %% [markdown]
@@ -746,7 +746,7 @@ rows |= {f"neighbour {k + 1}": x_train[near[few, k]] for k in range(4)}
 plots.image_rows(
     rows,
     alt="Decoded images, the means of the training images with the nearest codes, "
-    "which look the same, and four of these images each, which are sharp",
+    "which look much the same, and four of these images each, which are sharp",
 )
 
 # %% [markdown]
@@ -1098,7 +1098,8 @@ plots.show(
 plots.image_rows(
     {f"{d}, {name}": images[:12] for (d, name), images in samples.items()},
     alt="Twelve samples by each of five ways to draw codes, of two numbers and of six; "
-    "those from a mixture look like clothes, those from a box of six numbers do not",
+    "those from a mixture look like clothes, those from a box of six numbers mostly "
+    "do not",
 )
 
 # %% [markdown]

@@ -774,7 +774,8 @@ axis.legend(frameon=False)
 plots.show(
     figure,
     alt="Running means of three estimates of one derivative against the number of "
-    "draws: all end at the same value, the reparameterised one is there after a few",
+    "draws: all end at the same value, the reparameterised one is there after some "
+    "fifty",
 )
 
 # %% [markdown]

@@ -625,8 +625,9 @@ axes[1].legend(frameon=False)
 figure.tight_layout()
 plots.show(
     figure,
-    alt="Left the test points, most of them white, with stretches of large gain. Right "
-    "the trace along a path, and what the few steps of the solver saw of it",
+    alt="Left the test points, about half of them nearly white, with stretches of "
+    "large gain. Right the trace along a path, and what the few steps of the solver "
+    "saw of it",
 )
 
 # %% [markdown]

@@ -242,9 +242,9 @@ def fit_density(
     Why a whole epoch: a step of a small flow takes less time than Python takes to start
     it. On TensorFlow the loop over the batches runs inside the graph. Keras' own `fit`
     comes nearer to that with `compile(jit_compile=True, steps_per_execution=…)`: an
-    epoch of chapter 4's flow, 117 steps, took it 0.56 s with 1, 0.51 s with 16 and
-    0.41 s with 117, where the one graph took 0.14 s, and its first epoch 12 s in place
-    of 5 (two cores of an Intel Xeon with AVX-512). On another backend `fit` trains, in
+    epoch of chapter 4's flow, 117 steps, took it 0.43 s with 1, 0.30 s with 16 and
+    0.29 s with 117, where the one graph took 0.11 s, and its first epoch 9 s in place
+    of 4 (two cores of an Intel Xeon with AVX-512). On another backend `fit` trains, in
     its own order and all variables; the model is one of Keras', whose `compute_loss`
     gives the same loss, and the best weights come back where training ends by itself.
 

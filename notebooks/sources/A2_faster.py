@@ -402,7 +402,7 @@ plots.show(
 # %% [markdown]
 # Started operation by operation, an epoch takes hundreds of times as long as in one graph.
 # Most of that is gained by the first graph, a step at a time.
-# From there to one graph it is three to four times again, for some seconds of compiling in the first epoch.
+# From there to one graph it is about three times again, for some seconds of compiling in the first epoch.
 # Keras' own way, an epoch an execution, lies between; with XLA, `fit` compiles somewhat longer than the one graph, and about twice as long as the one graph with one vector.
 #
 # And the book's model, whose networks are eight times as wide?
@@ -420,7 +420,7 @@ by_size.columns = ["ours", "the book's"]
 by_size.round(2)
 
 # %% [markdown]
-# For the book's model there is less to gain: 4.8 s by `fit` (3.4 to 5.1), 3.2 s as one graph (2.9 to 3.3), a factor of about one and a half.
+# For the book's model there is next to nothing to gain: 2.8 s by `fit`, 2.6 s as one graph (2.5 to 2.6), a tenth less.
 # Its steps are large matrix products, and these take their time wherever they are started.
 # So thin networks are not only cheaper by their arithmetic: they are what makes the loop worth thinking about.
 

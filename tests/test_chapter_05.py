@@ -297,24 +297,29 @@ def test_draws_are_fresh_in_each_step():
 # ------------------------------------------------------------------ one by one
 
 
-def largest_log_scale(kind, bound):
+def largest_log_scale(kind, **bound):
     rng = np.random.default_rng(6)
     if kind == "by hand":
-        layer = shaken(MAF(build_made(3, (8, 8)), bound), rng, 20.0)
+        layer = shaken(MAF(build_made(3, (8, 8)), **bound), rng, 20.0)
         return np.abs(layer.mu_and_alpha(10 * X[:, [0, 1, 0]])[1]).max()
     if kind == "masked":
-        module = shaken(MaskedShiftAndLogScale(3, (8, 8), bound=bound), rng, 20.0)
+        module = shaken(MaskedShiftAndLogScale(3, (8, 8), **bound), rng, 20.0)
         return np.abs(module(10 * X[:, [0, 1, 0]])[1]).max()
     Module = definitions("05_tfp_flows", "ShiftAndLogScale")
-    module = shaken(Module(1, 1, 8, bound=bound), rng, 20.0)
+    module = shaken(Module(1, 1, 8, **bound), rng, 20.0)
     return np.abs(module(10 * X[:, :1], 1)[1]).max()
 
 
 @pytest.mark.parametrize("bound", [0.5, 1.0, 5.0])
 @pytest.mark.parametrize("kind", ["by hand", "masked", "coupling"])
 def test_a_bound_is_reached_and_not_passed(kind, bound):
-    largest = largest_log_scale(kind, bound)
+    largest = largest_log_scale(kind, bound=bound)
     assert 0.9 * bound < largest <= bound
+
+
+@pytest.mark.parametrize("kind", ["by hand", "masked", "coupling"])
+def test_a_log_scale_is_at_most_1_unless_asked(kind):
+    assert 0.9 < largest_log_scale(kind) <= 1
 
 
 @pytest.mark.parametrize("bound", [1.0, 5.0])

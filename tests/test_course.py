@@ -257,6 +257,17 @@ def test_pipelines_are_not_tuned():
     assert iter(tuned)._dataset.options().autotune.enabled is True
 
 
+def test_the_device_in_words(monkeypatch):
+    for gpus, words in (
+        ([], f"{course.cores()} CPU core"),
+        (["NVIDIA L4"], "NVIDIA L4"),
+        (["NVIDIA L4", "NVIDIA L4"], "2 x NVIDIA L4"),
+    ):
+        monkeypatch.setattr(course, "_gpus", lambda gpus=gpus: gpus)
+        assert course.device().startswith(words)
+        assert course.has_gpu() == bool(gpus)
+
+
 # ------------------------------------------------------------------ whole files
 
 

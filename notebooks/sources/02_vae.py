@@ -19,7 +19,7 @@
 # **In the book**: *Generative Deep Learning*, 2nd edition, by D. Foster, section 3.2, Variational Autoencoders (변이형 오토인코더).
 #
 # **Needs**: [chapter 1](01_autoencoder.ipynb), and Fashion-MNIST (30 MB, downloaded once).
-# About 6 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; the first network is trained after one minute.
+# About 5 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; the first network is trained after one minute.
 
 # %%
 import subprocess
@@ -1195,7 +1195,7 @@ plots.show(
 # To be fair, both get the same ways to draw: evenly from the box around the codes, from one Gaussian and from a mixture fitted to the codes, and standard normal; and both are judged by the same limit, that of the autoencoder's reconstructions.
 # (The codes of the VAE are draws from its clouds, as its decoder sees them in training.)
 #
-# The autoencoder is the one that chapter 1 trained and left in the output folder; if it is not there, it is trained here in the same way, which takes about three minutes more.
+# The autoencoder is the one that chapter 1 trained and left in the output folder; if it is not there, it is trained here in the same way, which takes two to three minutes more.
 
 
 # %%

@@ -17,7 +17,7 @@
 # **In the book**: *Generative Deep Learning*, 2nd edition, by D. Foster, section 3.3, Exploring the Latent Space (잠재 공간 탐색하기), with CelebA.
 #
 # **Needs**: [chapter 2](02_vae.ipynb), and faces, which the course draws itself; they need no download.
-# About 7 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; drawing the faces, which is done once, takes less than one of them.
+# About 4 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; drawing the faces, which is done once, takes less than one of them.
 
 # %%
 import subprocess
@@ -848,7 +848,8 @@ def fitted_gaussian(z):
 
 
 # %% [markdown]
-# The number of components of the mixture is chosen on codes that are held back, as in chapter 1; half of the codes are enough for both.
+# The number of components of the mixture is chosen on codes that are held back, as in chapter 1.
+# Half of the codes serve, which saves half a minute.
 
 # %%
 fit_mixture = definitions("01_autoencoder", "fit_mixture")

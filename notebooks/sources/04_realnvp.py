@@ -20,7 +20,7 @@
 # **In the book**: sections 6.1 to 6.3, normalizing flows and RealNVP (노멀라이징 플로, RealNVP).
 #
 # **Needs**: nothing to download.
-# About 3 minutes on two CPU cores (Intel Xeon with AVX-512); about twice as long on older ones.
+# About 2 minutes on two CPU cores (Intel Xeon with AVX-512); about twice as long on older ones.
 
 # %%
 import subprocess
@@ -911,7 +911,7 @@ print(f"{seconds:.0f} s of training, compiling included")
 assert integral.plane < course.choose(full=0.02, quick=1.0)
 
 # %% [markdown]
-# Nearer than the plain flow, and in no more seconds.
+# Nearer than the plain flow, and in about as many seconds.
 # (The bar above counts more: drawing the film and the validation, too.)
 # (Draws and integral differ by less than two standard errors of the draws.)
 # This is one seed.

@@ -20,7 +20,7 @@
 # **In the book**: chapter 6 (노멀라이징 플로) names Glow (GLOW) at its end and stops there.
 #
 # **Needs**: [chapter 4](04_realnvp.ipynb) and Fashion-MNIST (30 MB, downloaded once); section 6.13 also MNIST (11 MB), or scikit-learn's digits in its place.
-# About 6 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones.
+# About 5 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones.
 
 # %%
 import subprocess

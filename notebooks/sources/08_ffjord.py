@@ -1490,7 +1490,7 @@ for name in ("kernel", "mixture", "RealNVP", "FFJORD", "flow matching"):
 # ([The benchmark's page](../docs/benchmark.md#what-was-tried) has all trials and says what was tried before them; the batches differ, 1,024 against 256.)
 #
 # FFJORD with SiLU and flow matching are level with chapter 5's RealNVP, MAF and IAF; RealNVP of chapter 4, MintNet and the mixture are nearer.
-# And both pay for a density with 192 evaluations of the network: some forty to sixty times the milliseconds of a MintNet or a RealNVP.
+# And both pay for a density with 192 evaluations of the network: some fifty to sixty-five times the milliseconds of a MintNet or a RealNVP.
 #
 # Far from the data the field of flow matching is not constrained: SiLU does not saturate as tanh does, and the loss hardly ever looks where hardly any line passes.
 # (That this is the reason is a guess.)

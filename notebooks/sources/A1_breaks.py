@@ -48,6 +48,7 @@
 # | `No gradients provided for any variable`; `Gradients do not exist` | global `encoder`, `decoder`, 3.2 and 3.3 | [another network than its own](#another-network-than-its-own) |
 # | the outer tiles of a grid are white | `norm.ppf`, 3.2 | [white tiles at the edge](#white-tiles-at-the-edge) |
 # | `model(x)` and `model.predict(x)` disagree; a log-determinant is 0 | 6.3 | [predict goes the other way](#predict-goes-the-other-way) |
+# | some epochs of `fit` take up to twice as long as others | `fit`, `predict` | [an epoch that waits](#an-epoch-that-waits) |
 # | `ValueError` in `Model(x_, distribution.log_prob(x_))` | articles on flows | [a kerastensor in a tfp function](#a-kerastensor-in-a-tfp-function) |
 # | `TypeError: got an unexpected keyword argument 'event_shape'`; `event_ndims must be at least 1` | `TransformedDistribution` | [unexpected keyword argument event_shape](#unexpected-keyword-argument-event_shape) |
 # | `unexpected keyword argument 'num_maksed'`; `fraction_masked must be a float` | `tfb.RealNVP` | [unexpected keyword argument num_maksed](#unexpected-keyword-argument-num_maksed) |
@@ -683,6 +684,39 @@ assert called != predicted
 # `model(x)` leads to latent space, `model.predict(x)` to data.
 # The log-determinant that the book's model returns on the way to data is 0 besides, since its `gate` is 0 there; training, which goes the other way, is right.
 # **Cure:** two methods, `inverse` and `forward` ([chapter 4](04_realnvp.ipynb)).
+#
+# ### an epoch that waits
+#
+# **Where:** `fit` and `predict` on TensorFlow (2.20 and 2.21).
+# Here an epoch is fifty steps of a network with nothing to do, twenty-five times, and `tf.data` may or may not tune the pipeline that brings the batches.
+
+# %%
+idle = np.zeros((50, 4, 2), "float32")
+
+
+def epochs_of_fit(tuned):
+    """Milliseconds of each epoch, from the second one on."""
+    options = tf.data.Options()
+    options.autotune.enabled = tuned
+    data = tf.data.Dataset.from_tensor_slices((idle, idle)).with_options(options)
+    ends, model = [], keras.Sequential([layers.Dense(2)])
+    model.compile("sgd", "mse")
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter())
+    )
+    model.fit(data, epochs=25, verbose=0, callbacks=[note])
+    return 1000 * np.diff(ends)
+
+
+for tuned in (True, False):
+    least, middle, most = np.quantile(epochs_of_fit(tuned), [0, 0.5, 1])
+    print(f"tuned: {tuned}, {least:.0f} to {most:.0f} ms, the median {middle:.0f}")
+
+# %% [markdown]
+# **Why:** a thread of `tf.data` looks at the pipeline, to tune it, and then sleeps: 10 ms, 20, 40, up to a minute.
+# At the end of the data TensorFlow takes the pipeline down, and in many cases waits until that thread wakes up: 70, 150, 310, 630 ms and so on after the epoch's start, so that an epoch of 6.5 s may take 10.2 s.
+# **Cure:** what the second line does, `options.autotune.enabled = False`, where batches are cut from arrays and there is nothing to tune.
+# `course.start` does it for all data sets that do not ask otherwise, and for arrays.
 #
 # ### and in one line each
 #

@@ -402,7 +402,7 @@ plots.show(
 # %% [markdown]
 # Started operation by operation, an epoch takes hundreds of times as long as in one graph.
 # Most of that is gained by the first graph, a step at a time.
-# From there to one graph it is about three times again, for some seconds of compiling in the first epoch.
+# From there to one graph it is three to four times again, for some seconds of compiling in the first epoch.
 # Keras' own way, an epoch an execution, lies between; with XLA, `fit` compiles somewhat longer than the one graph, and about twice as long as the one graph with one vector.
 #
 # And the book's model, whose networks are eight times as wide?

@@ -715,7 +715,7 @@ for tuned in (True, False):
 # %% [markdown]
 # **Why:** a thread of `tf.data` looks at the pipeline, to tune it, and then sleeps: 10 ms, 20, 40, up to a minute.
 # At the end of the data TensorFlow takes the pipeline down, and in many cases waits until that thread wakes up: 70, 150, 310, 630 ms and so on after the epoch's start, so that an epoch of 6.5 s may take 10.2 s.
-# **Cure:** what the second line does, `options.autotune.enabled = False`, where batches are cut from arrays and there is nothing to tune.
+# **Cure:** `options.autotune.enabled = False`, as in the function above, where batches are cut from arrays and there is nothing to tune.
 # `course.start` does it for all data sets that do not ask otherwise, and for arrays.
 #
 # ### and in one line each

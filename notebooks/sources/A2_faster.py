@@ -3,7 +3,7 @@
 #
 # [![Open in Colab](../docs/colab.svg)](https://colab.research.google.com/github/OWNER/generative-models-course/blob/main/notebooks/A2_faster.ipynb)
 #
-# The book's RealNVP trained on two moons for twenty minutes and ended at 0.12 nats from the truth; ours trains for half a minute and ends at 0.008.
+# The book's RealNVP trained on two moons for a quarter of an hour and ended at 0.12 nats from the truth; ours trains for half a minute and ends at 0.008.
 # **What made the difference?**
 # Two questions are mixed up in that.
 # One is what a model and its optimizer can reach; the other is what an epoch costs, and who makes it so.

@@ -231,6 +231,8 @@ def copy_of_the_repository(folder: Path) -> None:
     command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, names.decode().split("\0")):
+        if not (ROOT / name).is_file():  # a link to a folder, say
+            continue
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)
 

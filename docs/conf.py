@@ -4,6 +4,10 @@ tools/site.py lays the pages out as the repository has them and calls Sphinx wit
 Everything that a page needs lies beside it, so that it can be read with no network.
 """
 
+import re
+from itertools import zip_longest
+from xml.etree import ElementTree
+
 from latex2mathml.converter import convert
 
 project = "Generative models, a notebook course"
@@ -44,16 +48,68 @@ def setup(app):
     app.config.html_math_renderer = "mathml"
 
 
+MATHML = "http://www.w3.org/1998/Math/MathML"
+THIN = "0.167em"  # TeX's space around the name of a function
+OPENING, CLOSING = ("(", "[", "{"), (")", "]", "}")
+
+
+def _mathml(formula, display):
+    """A formula with TeX's spaces around log, det and the like, which MathML leaves out
+    or makes as wide as around a sign, and with no space beside the bars of |t|.
+    """
+    ElementTree.register_namespace("", MATHML)
+    math = ElementTree.fromstring(convert(formula, display=display))
+    for row in list(math.iter()):
+        for bar in [part for part in row if part.text == "|" and _is(part, "mo")]:
+            bar.set("lspace", "0")
+            bar.set("rspace", "0")
+        parts = []
+        for part, after in zip_longest(row, row[1:]):
+            named = _names_a_function(part) and not _is(row, "msub", "msup", "munder")
+            if named and parts and not _is(parts[-1], "mo", "mspace"):
+                parts.append(_thin())
+            elif named and parts and parts[-1].text in CLOSING:
+                parts.append(_thin())
+            parts.append(part)
+            if named and after is not None:
+                if not _is(after, "mspace") and after.text not in (*OPENING, *CLOSING):
+                    parts.append(_thin())
+        row[:] = parts
+    return ElementTree.tostring(math, encoding="unicode")
+
+
+def _names_a_function(part):
+    """Whether it is log, det, … or that with an index; makes an identifier of it."""
+    if _is(part, "msub", "msup", "munder", "msubsup"):
+        return len(part) > 0 and _names_a_function(part[0])
+    named = re.fullmatch("[a-zA-Z]{2,}", part.text or "") and _is(part, "mi", "mo")
+    if named and _is(part, "mo"):
+        part.tag = f"{{{MATHML}}}mi"
+        part.attrib.clear()
+    return bool(named)
+
+
+def _thin():
+    return ElementTree.Element(f"{{{MATHML}}}mspace", width=THIN)
+
+
+def _is(part, *names):
+    return part.tag.rpartition("}")[2] in names
+
+
 def _inline(visitor, node):
     from docutils.nodes import SkipNode
 
-    visitor.body.append(convert(node.astext().strip(), display="inline"))
+    visitor.body.append(_mathml(node.astext().strip(), "inline"))
     raise SkipNode
 
 
 def _block(visitor, node):
+    """A formula in the middle and its number, if it has one, at the right."""
     from docutils.nodes import SkipNode
 
-    formula = convert(node.astext().strip(), display="block")
-    visitor.body.append(f'<div class="math">{formula}</div>')
+    formula, _, tag = node.astext().strip().partition(r"\tag{")
+    number = f'<span class="eqno">({tag.rstrip("}")})</span>' if tag else ""
+    written = _mathml(formula.strip(), "block")
+    visitor.body.append(f'<div class="math">{written}{number}</div>')
     raise SkipNode

@@ -131,6 +131,12 @@ def test_the_spline_coupling_is_tfps():
 # ------------------------------------------------------------------ known densities
 
 
+def test_the_clusters_are_those_of_the_contest_in_every_run():
+    Clusters = take("Clusters")
+    means = np.random.default_rng(0).normal(size=(10, 8))
+    assert np.allclose(Clusters(8).means, means) and len(Clusters(3, 4).means) == 4
+
+
 @pytest.mark.parametrize("source", ["PairsOfMoons", "Clusters"])
 def test_a_bent_density_integrates_to_one(source):
     Kind, Bent = take(source, "Bent")

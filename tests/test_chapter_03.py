@@ -369,6 +369,8 @@ def test_a_face_is_recognised_by_its_eyes_nose_and_mouth():
     assert recognised(changed[order], originals) == pytest.approx(4 / 6)
     same = np.repeat(originals[:1], 6, axis=0)
     assert recognised(same, originals) == pytest.approx(1 / 6)
+    darker = originals * np.linspace(0.2, 1, 6)[:, None, None, None]
+    assert recognised(darker, darker) == 1, "the brightest is not nearest to all"
 
 
 def test_the_weights_that_ship_rebuild_faces_that_they_have_not_seen():

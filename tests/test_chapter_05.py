@@ -38,6 +38,16 @@ FLOWS = {
 # ------------------------------------------------------------------ MADE, by hand
 
 
+@pytest.mark.parametrize("output", [0, 1])
+def test_a_slope_of_either_output_is_a_dependency(output):
+    def network(x):  # of coordinate i, (mean, log-deviation); one is three times x
+        pair = [tf.zeros_like(x), tf.zeros_like(x)]
+        pair[output] = 3 * x
+        return tf.stack(pair, axis=-1)
+
+    assert np.allclose(dependency(network, X[:5]), 3 * np.eye(2))
+
+
 def test_the_masks_for_four_coordinates_are_those_of_the_drawing():
     assert made_degrees(4, [6])[1].tolist() == [1, 1, 2, 2, 3, 3]
     first, last = made_masks(4, [6])

@@ -233,6 +233,14 @@ def test_onednn_is_on_unless_the_reader_says_otherwise(monkeypatch):
         assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == expected
 
 
+def test_cores_are_one_where_the_system_does_not_tell(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert course.cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert course.cores() == 1
+
+
 def test_products_are_computed_in_float32_on_gpus_too():
     """Half a nat of chapter 4's log-determinant is lost otherwise."""
     import tensorflow as tf

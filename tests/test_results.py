@@ -152,5 +152,6 @@ def test_a_spread_is_the_median_the_least_and_the_most():
     assert results.spread(runs, "kl", 1) == "2.5 (1.0 to 9.0)"
     assert results.spread(runs, "train_seconds", 0) == "2,500 (1,000 to 9,000)"
     assert results.spread(runs[:1], "kl", 2) == "3.00"
+    assert results.spread(runs[:1], "kl") == "3.0000"
     far = [{"kl_plane": v} for v in (0.01, 1_000.0, float("inf"))]
     assert results.spread(far, "kl_plane", 2) == "over 1,000 (0.01 to over 1,000)"

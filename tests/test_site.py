@@ -1,5 +1,6 @@
 """The site: made of stored outputs, links hold, words for pictures, failures named."""
 
+import importlib.util
 import re
 from html.parser import HTMLParser
 
@@ -77,6 +78,40 @@ def test_formulas_are_mathml_and_solutions_are_folded(built):
     page = (built / "notebooks" / "04_realnvp.html").read_text("utf-8")
     assert page.count("<math") > 20 and "$$" not in re.sub(r"<pre>.*?</pre>", "", page)
     assert page.count("<details") >= 2
+
+
+@pytest.fixture(scope="module")
+def mathml():
+    """`_mathml` of docs/conf.py, without its namespace and the spaces of a sign."""
+    spec = importlib.util.spec_from_file_location("conf", site.DOCS / "conf.py")
+    conf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conf)
+    return lambda formula: conf._mathml(formula, "inline").replace(
+        ' width="0.167em"', ""
+    )
+
+
+def test_names_of_functions_stand_apart_from_letters_and_not_from_brackets(mathml):
+    space, log = "<mspace />", "<mi>log</mi>"
+    assert f"<mi>a</mi>{space}<mi>tanh</mi>{space}<mi>v</mi>" in mathml(r"a \tanh v")
+    assert f"<mrow>{log}{space}<mi>p</mi>" in mathml(r"\log p")
+    assert f"{log}<mo" in mathml(r"\log(p)"), "no space before a bracket"
+    assert f"<mn>2</mn></msub>{space}<mi>x</mi>" in mathml(r"\log_2 x")
+    det = f'{log}{space}<mo lspace="0" rspace="0"'
+    assert det in mathml(r"\log |W|").replace(' stretchy="false"', "")
+    assert f"<mi>det</mi>{space}<mi>W</mi>" in mathml(r"\det W")
+
+
+def test_a_number_of_a_formula_stands_beside_it(built):
+    page = (built / "notebooks" / "02_vae.html").read_text("utf-8")
+    assert '<span class="eqno">(2.1)</span></div>' in page
+    assert not re.search(r"<mtext>\(\d", page)
+
+
+def test_what_a_solution_prints_is_folded_with_it(built):
+    page = (built / "notebooks" / "08_ffjord.html").read_text("utf-8")
+    before = page[: page.index("random pairs: paths")]
+    assert before.rfind("<details") > before.rfind("</details>")
 
 
 @pytest.fixture

@@ -741,3 +741,14 @@ def test_a_line_that_is_rewritten_shows_at_once(monkeypatch):
     Line().show("first, and longer")
     Line().show("second")
     assert seen[0].startswith("\rfirst") and seen[1].endswith(f"\r{'second':<110}")
+
+
+def test_what_follows_a_rewritten_line_stands_below_it(capsys):
+    from utils.progress import Line
+
+    line = Line()
+    line.end()
+    assert capsys.readouterr().out == "", "nothing was shown, so nothing is ended"
+    line.show("all")
+    line.end()
+    assert capsys.readouterr().out == f"\r{'all':<110}\n"

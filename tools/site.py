@@ -131,7 +131,7 @@ def prepare(notebook: nbformat.NotebookNode, failure: str | None) -> None:
             continue
         folded = cell.metadata.get("jupyter", {}).get("source_hidden")
         tags = set(cell.metadata.get("tags", []))
-        if cell.source.startswith("# Solution"):
+        if cell.source.startswith(("# Solution", "# Continued")):
             cell.metadata.tags = sorted(tags | {"hide-cell"})
         elif folded:
             cell.metadata.tags = sorted(tags | {"hide-input"})

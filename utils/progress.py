@@ -23,5 +23,13 @@ def bar(total: float, label: str, unit: str = "step", done: float = 0) -> tqdm:
 class Line:
     """A line of text that is rewritten, where there is no number to count to."""
 
+    shown = False
+
     def show(self, text: str) -> None:
         print(f"\r{text:<110}", end="", flush=True)
+        self.shown = True
+
+    def end(self) -> None:
+        """What is printed next stands on a line of its own."""
+        if self.shown:
+            print(flush=True)

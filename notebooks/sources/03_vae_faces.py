@@ -111,6 +111,7 @@ line = progress.Line()
 faces = datasets.faces(
     FACES, progress=lambda done, of: line.show(f"faces drawn: {done:,} of {of:,}")
 )
+line.end()
 drawn = faces.slug == "drawn-faces"
 print(faces)
 

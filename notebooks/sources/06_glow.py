@@ -650,7 +650,7 @@ print("errors", check(shaken(act_norm, rng), (2, 2, 4)))
 # That is one permutation of many, and Glow learns a better mix: a 1×1 convolution multiplies the channels of every pixel with a matrix $W$, $c \times c$.
 # A permutation is such a matrix; $W$ starts as a random rotation, or a rotation with a reflection.
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 plots.drawing("one_by_one")
 
 # %% [markdown]
@@ -791,7 +791,7 @@ plots.show(
 #
 # An ActNorm, a 1×1 convolution and a coupling make a **step of flow**.
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 plots.drawing("glow_step")
 
 # %% [markdown]
@@ -830,7 +830,7 @@ class ChannelCoupling(layers.Layer):
 # Must every number of an image go through all steps?
 # RealNVP lets half of the channels go after each scale: what leaves early is done with, and what stays is squeezed again and sees a larger part of the image for half of the work.
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 plots.drawing("glow_stack")
 
 # %% [markdown]

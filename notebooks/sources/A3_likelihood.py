@@ -439,7 +439,7 @@ table = {
     "independent pixels": {"bits per dimension": independent},
     **{f"VAE, {dim} numbers": likelihood_row(w) for dim, w in log_w.items()},
 }
-pd.DataFrame(table).T.round(2)
+pd.DataFrame(table).T.map("{:.2f}".format).replace("nan", "")
 
 # %% [markdown]
 # Sixteen numbers in the code save nearly half a bit a pixel against two, and 0.8 against pixels that know nothing of each other; the VAEs' figures are upper bounds.

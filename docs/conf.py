@@ -50,6 +50,7 @@ def setup(app):
 
 MATHML = "http://www.w3.org/1998/Math/MathML"
 THIN = "0.167em"  # TeX's space around the name of a function
+SCRIPTS = "msub", "msup", "msubsup", "munder", "mover", "munderover"
 OPENING, CLOSING = ("(", "[", "{"), (")", "]", "}")
 
 
@@ -65,11 +66,11 @@ def _mathml(formula, display):
             bar.set("rspace", "0")
         parts = []
         for part, after in zip_longest(row, row[1:]):
-            named = _names_a_function(part) and not _is(row, "msub", "msup", "munder")
-            if named and parts and not _is(parts[-1], "mo", "mspace"):
-                parts.append(_thin())
-            elif named and parts and parts[-1].text in CLOSING:
-                parts.append(_thin())
+            named = _names_a_function(part) and not _is(row, *SCRIPTS)
+            before = parts[-1] if parts else None
+            if named and before is not None:
+                if not _is(before, "mo", "mspace") or before.text in CLOSING:
+                    parts.append(_thin())
             parts.append(part)
             if named and after is not None:
                 if not _is(after, "mspace") and after.text not in (*OPENING, *CLOSING):
@@ -80,7 +81,7 @@ def _mathml(formula, display):
 
 def _names_a_function(part):
     """Whether it is log, det, … or that with an index; makes an identifier of it."""
-    if _is(part, "msub", "msup", "munder", "msubsup"):
+    if _is(part, *SCRIPTS):
         return len(part) > 0 and _names_a_function(part[0])
     named = re.fullmatch("[a-zA-Z]{2,}", part.text or "") and _is(part, "mi", "mo")
     if named and _is(part, "mo"):

@@ -82,7 +82,7 @@ def test_formulas_are_mathml_and_solutions_are_folded(built):
 
 @pytest.fixture(scope="module")
 def mathml():
-    """`_mathml` of docs/conf.py, without its namespace and the spaces of a sign."""
+    """`_mathml` of docs/conf.py; a thin space is <mspace /> here, without its width."""
     spec = importlib.util.spec_from_file_location("conf", site.DOCS / "conf.py")
     conf = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(conf)
@@ -100,6 +100,8 @@ def test_names_of_functions_stand_apart_from_letters_and_not_from_brackets(mathm
     det = f'{log}{space}<mo lspace="0" rspace="0"'
     assert det in mathml(r"\log |W|").replace(' stretchy="false"', "")
     assert f"<mi>det</mi>{space}<mi>W</mi>" in mathml(r"\det W")
+    squared = mathml(r"x \log_2^3 y")
+    assert squared.count(space) == 2, "around the whole of it, not within"
 
 
 def test_a_number_of_a_formula_stands_beside_it(built):

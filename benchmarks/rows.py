@@ -61,7 +61,7 @@ class Row:
     def key(self) -> str:
         """The fingerprint of its code and settings."""
         code = _code(Path(inspect.getfile(self.run)), self.run.__name__)
-        text = repr((code, sorted(self.settings.items())))
+        text = f"({code}, {sorted(self.settings.items())!r})"  # as of a tuple
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -103,9 +103,9 @@ def needed(path: Path, names: set[str]) -> list:
 
 
 @functools.cache
-def _code(path: Path, name: str) -> list:
+def _code(path: Path, name: str) -> str:
     """What one function of a file rests on; many rows share theirs."""
-    return needed(path, {name})
+    return repr(needed(path, {name}))
 
 
 @functools.cache

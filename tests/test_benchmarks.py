@@ -103,7 +103,7 @@ def test_our_side_measures_a_row(tmp_path):
     command += ["quick", str(path)]
     subprocess.run(command, cwd=run.ROOT, check=True, capture_output=True)
     found = json.loads(path.read_text())
-    assert len(found["by_epoch"]["kl_bulk"]) == 2 and found["parameters"] == 20_544
+    assert len(found["by_epoch"]["kl_bulk"]) == 2 and found["parameters"] == 3_852
     assert 0 < found["compile_seconds"] < found["by_epoch"]["seconds"][0]
     assert float(found["kl_plane"]) > 0.05, "two epochs do not make a flow"
 

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -158,11 +159,11 @@ def test_quiet_import_lets_errors_through(capfd):
 # ------------------------------------------------------------------ a reader's machine
 
 
-def started(tmp_path, code="", flags=(), **variables):
+def started(tmp_path, code="", **variables):
     """A chapter's start in a process of its own, and some code after it."""
     env = os.environ | {"PYTHONPATH": str(course.ROOT), "COURSE_OUTPUT": str(tmp_path)}
     code = f"from utils import course; course.start(edition={course.EDITION}); {code}"
-    command = [sys.executable, *flags, "-c", code]
+    command = [sys.executable, "-c", code]
     pipes = {"capture_output": True, "text": True, "errors": "replace"}
     return subprocess.run(command, env=env | variables, **pipes)
 
@@ -207,9 +208,16 @@ def test_another_edition_of_utils_is_one_line():
         course.start(edition=9)
 
 
-def test_python_without_assertions_says_so(tmp_path):
-    ended = started(tmp_path, flags=["-O"])
-    assert "this chapter checks nothing" in ended.stdout
+@pytest.mark.parametrize("optimize", [0, 1])
+def test_python_without_assertions_says_so(optimize, tmp_path, monkeypatch, capsys):
+    """The module as `python -O` compiles it."""
+    monkeypatch.setenv("COURSE_OUTPUT", str(tmp_path))
+    source = Path(course.__file__)
+    code = compile(source.read_text("utf-8"), source, "exec", optimize=optimize)
+    module = {"__name__": "course", "__file__": course.__file__}
+    exec(code, module)
+    module["start"](course.EDITION)
+    assert ("this chapter checks nothing" in capsys.readouterr().out) == bool(optimize)
 
 
 def test_a_terminal_that_knows_few_letters_shows_the_rest_as_question_marks(tmp_path):

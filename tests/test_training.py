@@ -30,7 +30,7 @@ y = x.sum(axis=1, keepdims=True)
 def test_progress_counts_training_seconds_without_validation(model, capsys):
     class SlowValidation(keras.callbacks.Callback):
         def on_test_batch_end(self, batch, logs=None):
-            time.sleep(0.4)
+            time.sleep(0.15)
 
     progress = training.Progress("fitting")
     model.fit(

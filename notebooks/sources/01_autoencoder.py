@@ -55,7 +55,7 @@ import time
 STARTED = time.perf_counter()
 LATENT_DIM, WIDE_DIM = 2, 6
 TRAIN_IMAGES = course.choose(full=60_000, quick=1_500)
-TEST_IMAGES = course.choose(full=10_000, quick=1_000)
+TEST_IMAGES = course.choose(full=10_000, quick=500)
 BATCH = course.choose(full=128, quick=20)
 EPOCHS = course.choose(full=4, quick=2)
 PEAK_RATE = 3e-3

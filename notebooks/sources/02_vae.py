@@ -51,9 +51,9 @@ import time
 
 STARTED = time.perf_counter()
 LATENT_DIM = 2
-TRAIN_IMAGES = course.choose(full=60_000, quick=1_500)
-TEST_IMAGES = course.choose(full=10_000, quick=1_000)
-SMALL_EPOCHS = course.choose(full=15, quick=30)  # 14 × 14 pixels, sections 2.5 to 2.8
+TRAIN_IMAGES = course.choose(full=60_000, quick=1_000)
+TEST_IMAGES = course.choose(full=10_000, quick=500)
+SMALL_EPOCHS = course.choose(full=15, quick=20)  # 14 × 14 pixels, sections 2.5 to 2.8
 SMALL_BATCH = course.choose(full=200, quick=20)
 CHOSEN = [0, 3, 7, 8]  # classes, section 2.7
 BETAS = course.choose(full=(0.1, 0.5, 1, 2, 5, 10, 20, 50), quick=(0.1, 5, 50))

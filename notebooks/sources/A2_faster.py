@@ -49,7 +49,7 @@ EPOCHS = course.choose(full=30, quick=2)
 LOOP_EPOCHS = course.choose(full=4, quick=2)
 TRAIN_POINTS = course.choose(full=30_000, quick=4_000)
 WIDE = course.choose(full=256, quick=16)
-DEEP = course.choose(full=16, quick=4)  # couplings
+DEEP = course.choose(full=16, quick=2)  # couplings
 BATCH = 256
 seed = course.seed(42)
 

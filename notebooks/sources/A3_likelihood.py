@@ -47,7 +47,7 @@ STARTED = time.perf_counter()
 DIMS = 2, 16  # numbers in the code, of the two models
 TRAIN_IMAGES = course.choose(full=60_000, quick=2_000)
 BOUND_IMAGES = course.choose(full=500, quick=100)
-EPOCHS = course.choose(full=2, quick=3)
+EPOCHS = course.choose(full=2, quick=2)
 BATCH = course.choose(full=128, quick=10)
 DRAWS = 64
 seed = course.seed(42)

@@ -56,7 +56,7 @@ HIGH_POINTS = course.choose(
     full=20_000, quick=5_000
 )  # of the densities in 8 dimensions
 EPOCHS = course.choose(full=60, quick=3)
-COUPLINGS = course.choose(full=16, quick=4)
+COUPLINGS = course.choose(full=16, quick=3)
 BATCH = course.choose(full=256, quick=128)
 seed = course.seed(42)
 

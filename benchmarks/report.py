@@ -122,7 +122,8 @@ def spread(figures: list[dict], name: str, form=nats) -> str:
     middle = form(values[len(values) // 2] if len(values) % 2 else np.median(values))
     if len(values) == 1 or form(values[0]) == form(values[-1]):
         return middle
-    return f"{middle} ({form(values[0])}–{form(values[-1])})"
+    between = "–" if values[0] >= 0 else " to "  # no dash before a minus
+    return f"{middle} ({form(values[0])}{between}{form(values[-1])})"
 
 
 def where(found: list[tuple[Row, list[dict]]]) -> str:

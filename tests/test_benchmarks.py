@@ -3,6 +3,7 @@ and are not made here.
 """
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -97,11 +98,11 @@ def test_the_libraries_get_our_schedule():
         assert theirs == pytest.approx(float(ours(step)), abs=1e-6), step
 
 
-def test_our_side_measures_a_row(tmp_path):
+def test_our_side_measures_a_row(tmp_path, monkeypatch):
     path = tmp_path / "figures.json"
-    command = [sys.executable, "-m", "benchmarks.worker", "moons", "RealNVP (4)", "0"]
-    command += ["quick", str(path)]
-    subprocess.run(command, cwd=run.ROOT, check=True, capture_output=True)
+    arguments = ["worker", "moons", "RealNVP (4)", "0", "quick", str(path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    runpy.run_module("benchmarks.worker", run_name="__main__")
     found = json.loads(path.read_text())
     assert len(found["by_epoch"]["kl_bulk"]) == 2 and found["parameters"] == 3_852
     assert 0 < found["compile_seconds"] < found["by_epoch"]["seconds"][0]

@@ -107,24 +107,17 @@ print("done", flush=True)
 """
 
 
-def run(folder, resume, stuck=0):
-    code = KILLED.format(root=str(ROOT), folder=str(folder), resume=resume, stuck=stuck)
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-
-
-def test_killed_in_the_middle_of_an_epoch_training_goes_on(tmp_path):
-    first = run(tmp_path / "checkpoint", resume=False, stuck=4)
+def test_killed_in_the_middle_of_an_epoch_training_goes_on(tmp_path, capsys):
+    folder = {"root": str(ROOT), "folder": str(tmp_path / "checkpoint")}
+    command = [sys.executable, "-c", KILLED.format(resume=False, stuck=4, **folder)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    first = subprocess.Popen(command, **pipes)
     *seen, last = (first.stdout.readline().split() for _ in range(4))
     first.kill()
     first.wait()
     assert last == ["stuck"]
-    second = run(tmp_path / "checkpoint", resume=True)
-    lines = [line.split() for line in second.communicate(timeout=120)[0].splitlines()]
+    exec(KILLED.format(resume=True, stuck=0, **folder), {})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     epochs = [int(line[1]) for line in lines if line[0] == "epoch"]
     assert epochs == [4, 5, 6, 7, 8] and lines[-1] == ["done"]
     losses = [float(line[2]) for line in seen + lines[:-1]]

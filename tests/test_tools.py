@@ -659,24 +659,7 @@ def test_two_processes_miss_no_notebook_unnoticed(small_course):
     assert "nbval did not collect 02_b.ipynb" in result.stdout + result.stderr
 
 
-def test_two_processes_write_into_two_folders(small_course, tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / "tests" / f"test_{name}.py").write_text(
-            "import os, pathlib, time\n"
-            f"def test_{name}():\n"
-            "    folder = pathlib.Path(os.environ['COURSE_OUTPUT'])\n"
-            # fails if the other process has the same folder
-            "    folder.mkdir(parents=True)\n"
-            "    time.sleep(2)\n"
-        )
-    result = small_course(
-        *TWO_PROCESSES, "tests", COURSE_OUTPUT=str(tmp_path / "written")
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert len(list((tmp_path / "written").iterdir())) == 2
-
-
-def test_the_images_are_fetched_once_before_two_processes_need_them(
+def test_two_processes_fetch_images_once_and_write_into_two_folders(
     small_course, tmp_path
 ):
     (tmp_path / "utils").mkdir()
@@ -686,7 +669,15 @@ def test_the_images_are_fetched_once_before_two_processes_need_them(
     )
     for name in ("one", "two"):
         (tmp_path / "tests" / f"test_{name}.py").write_text(
-            f"def test_{name}():\n    assert open('fetched').read() == 'once'\n"
+            "import os, pathlib, time\n"
+            f"def test_{name}():\n"
+            "    assert open('fetched').read() == 'once'\n"
+            "    folder = pathlib.Path(os.environ['COURSE_OUTPUT'])\n"
+            # fails if the other process has the same folder
+            "    folder.mkdir(parents=True)\n"
+            "    time.sleep(2)\n"
         )
-    result = small_course(*TWO_PROCESSES, "tests")
+    written = tmp_path / "written"
+    result = small_course(*TWO_PROCESSES, "tests", COURSE_OUTPUT=str(written))
     assert result.returncode == 0, result.stdout + result.stderr
+    assert len(list(written.iterdir())) == 2

@@ -18,7 +18,7 @@
 #
 # **In the book**: *Generative Deep Learning*, 2nd edition, by D. Foster, section 3.1, Autoencoders (오토인코더), of chapter 3, Variational Autoencoders (변이형 오토인코더).
 #
-# **Needs**: Fashion-MNIST (30 MB, downloaded once).
+# **Needs**: Fashion-MNIST (31 MB, downloaded once).
 # About 7 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; the first network is trained after one.
 #
 # The first cell finds the helper package, and on Colab fetches it.
@@ -1108,7 +1108,7 @@ plots.image_rows(
 # (The limit of six numbers is the laxer: compare within a half.
 # And these thousand even points are others than those above, hence 0.161 for 0.163.)
 #
-# - Standard normal points decode to faint scraps, mostly, as most of them lie off the codes.
+# - Standard normal points decode to faint scraps, three quarters of them here and about half in three other trainings, as most of them lie off the codes.
 # - Even points from the box are bad, and much worse with six numbers: there the box is nearly all gap.
 # - One Gaussian gives better classes than the box, but in the plane more samples that are like none, in this and in the three other trainings: much of it falls between the islands.
 # - The mixture is as good as codes of real images, within what chance does.

@@ -351,7 +351,7 @@ assert not np.allclose(steps[0], x_true[0], atol=1e-2), "right too early"
 # ### One layer is not enough
 #
 # One MAF makes $x_1$ a Gaussian, whatever its network says, and $x_2$ a Gaussian for each $x_1$.
-# The curves of section 5.1 are nothing of the kind.
+# In section 5.1 $p(x_1)$ is nothing of the kind, and $p(x_2 \mid x_1)$ is not where both moons are met.
 # So layers are stacked, and after each the order of the coordinates is turned round: what came first comes last.
 # `Flow` is chapter 4's: given two directions, it has a density, samples and a loss.
 
@@ -426,7 +426,9 @@ plots.points_panels(
 )
 
 # %% [markdown]
-# In the middle is what one Gaussian after another can do: for each $x_1$ it covers both moons and the gap between them.
+# In the middle is one Gaussian after another: where $x_1$ has both moons above it, the second covers both and the gap between them.
+# At the sides, where there is one moon, it is too wide: with the bound of 1, one layer can make no deviation below $1/e$.
+# Without a bound, the best of its kind has a KL of 0.84.
 # On the right every layer has bent the plane a little, and there are two moons.
 # (KL(truth ‖ model) in nats, integrated over the plane and over the bulk, is the yardstick of [section 4.7](04_realnvp.ipynb).)
 
@@ -471,7 +473,7 @@ print({name: f"{error:.0e}" for name, error in errors.items()})
 #
 # ### What that costs
 #
-# We count passes, and measure seconds: a thousand points, one layer with 64 units, both directions, compiled.
+# We count passes, and measure seconds: a thousand points, one layer, its network with two hidden layers of 64, both directions, compiled.
 
 
 # %%
@@ -1304,8 +1306,8 @@ Y_SEEN = (np.tanh(0.8 * T_SEEN) + 0.2 * noise).astype("float32")
 
 
 def log_posterior(theta, beta=1.0, t=T_SEEN, y=Y_SEEN):
-    """log p̃(theta), the likelihood to the power beta times the prior: (count, 2) to
-    (count,).
+    """log p̃(theta), the likelihood to the power beta times the prior, both but for
+    a constant: (count, 2) to (count,).
     """
     w, v = theta[:, :1], theta[:, 1:]
     misfit = tf.reduce_sum((y - v * tf.tanh(w * t)) ** 2, axis=1) / 0.2**2
@@ -1468,7 +1470,7 @@ draw_posteriors(
 )
 
 # %% [markdown]
-# The Gaussian lies along the straight part of one ridge.
+# The Gaussian lies along the densest part of one ridge.
 # The IAF, in the run that is stored here, follows one ridge round the bend, and as far as that ridge goes it is almost exact.
 # What it misses is the other ridge.
 # If $q$ is one half of $p$, then $q = 2p$ where it lives, and $\mathrm{KL}(q \,\|\, p) = \log 2 = 0.693$: that is the price of half of the truth, perfectly modelled, and the IAF pays it to within 0.01.

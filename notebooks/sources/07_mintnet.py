@@ -21,7 +21,7 @@
 #
 # **In the book**: not there; chapter 6 (노멀라이징 플로) stops before it.
 #
-# **Needs**: [chapter 4](04_realnvp.ipynb), [chapter 6](06_glow.ipynb), of [chapter 5](05_tfp_flows.ipynb) what a MAF is, and Fashion-MNIST for the last part (30 MB, downloaded once).
+# **Needs**: [chapter 4](04_realnvp.ipynb), [chapter 6](06_glow.ipynb), of [chapter 5](05_tfp_flows.ipynb) what a MAF is, and Fashion-MNIST for the last part (31 MB, downloaded once).
 # About 5 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones.
 
 # %%
@@ -893,7 +893,7 @@ plots.show(
 # with the distribution function $F$ of $x_1$, that of $x_2$ given $x_1$, and $\Phi$ that of a standard normal number.
 # The density of two moons is known, so their map can be computed on a lattice.
 # To test it, 3,000 test points go through: the Kolmogorov–Smirnov distance is the largest difference between the shares of points and of a normal density below a level; 0.025 is exceeded by chance once in twenty.
-# ($|z|^2$ is tested too: were $z_1$ and $z_2$ not independent, it would not have a χ² distribution.)
+# ($|z|^2$ is tested too: with most dependences between $z_1$ and $z_2$ it would not have a χ² distribution.)
 
 # %%
 from scipy.interpolate import RegularGridInterpolator
@@ -1442,7 +1442,7 @@ pd.DataFrame(table)
 # %% [markdown]
 # MintNet needs 0.1 to 0.3 bits less: its worst seed is better than Glow's best.
 # (One of its seeds is 0.15 bits worse than the other two, which lie close together.)
-# In this setting its layers are the better ones.
+# In this setting it is the better model; whether by its layers or by its weights, no row here tests.
 # We would guess that it is because every number moves in every layer, along a curve of its own; no row here tests that.
 #
 # What this does not say: these are images of one size, one length of training, and four tries of one setting; and MintNet has twice the weights.

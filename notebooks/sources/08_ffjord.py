@@ -1235,7 +1235,7 @@ for strength in (1, 5, 10, 15, 20):
 assert off > 0.5
 
 # %% [markdown]
-# With $\kappa = 15$ the way back finds this start to a hundredth; others it finds to some tenths only, and more steps add more rounding: with 256 this one is lost, too.
+# With $\kappa = 15$ the way back finds this start to a hundredth; others it finds to some tenths, or loses, and more steps add more rounding: with 256 this one is lost, too.
 # With 20 it stays at 1: the end differs from 1 by less than a number of 32 bits can say, so nothing is left of where the point came from.
 # The adjoint would then take its derivatives at places where the point never was.
 # A flow that presses data onto a thin curve has such directions, so a check belongs to every use of the adjoint: compare `start` with the point that one began with.
@@ -1486,7 +1486,7 @@ for name in ("kernel", "mixture", "RealNVP", "FFJORD", "flow matching"):
 #
 # **Two moons.** The same network, SiLU and all, comes to 0.015 in the median by either training: level, since the ranges hold each other's medians.
 # What differs is the time: about 18 seconds of flow matching against 169 of FFJORD.
-# With tanh, as in section 8.5, FFJORD takes 100 seconds and comes to 0.025; flow matching needs the SiLU, and came to 0.072 with tanh in one trial, at a peak of 0.01, where SiLU had 0.026.
+# With tanh, as in section 8.5, FFJORD takes 100 seconds and comes to 0.025; flow matching did better with SiLU in the one trial that compares, at a peak of 0.01: 0.026, and 0.072 with tanh.
 # ([The benchmark's page](../docs/benchmark.md#what-was-tried) has all trials and says what was tried before them; the batches differ, 1,024 against 256.)
 #
 # FFJORD with SiLU and flow matching are level with chapter 5's RealNVP, MAF and IAF; RealNVP of chapter 4, MintNet and the mixture are nearer.

@@ -64,7 +64,7 @@
 # | `log_prob` has a column too many; a loss is half of what it should be | a base of two normals | [a log density with a column too many](#a-log-density-with-a-column-too-many) |
 # | a flow whose outputs see their own inputs after training | a step written by hand | [a mask that wears off](#a-mask-that-wears-off) |
 # | a loss that rises while training; samples do not fit; a density depends on its batch | `tfb.BatchNormalization` | [batch normalisation while training](#batch-normalisation-while-training) |
-# | samples vary in one direction only | couplings without `Permute` | [a coordinate that never changes](#a-coordinate-that-never-changes) |
+# | one coordinate of the samples stays standard normal | couplings without `Permute` | [a coordinate that never changes](#a-coordinate-that-never-changes) |
 # | NaN, infinity | `Sigmoid`, `Exp`, log-scales | [a loss that is nan](#a-loss-that-is-nan) |
 # | a flow of images starts at 22 bits; the first batch was noise | `tfb.Glow` | [tfb glow starts at 22 bits](#tfb-glow-starts-at-22-bits) |
 # | a seed does not repeat; loaded weights are not those | `seed=3`, `save_weights` | [seeds and saving](#seeds-and-saving) |
@@ -1137,7 +1137,7 @@ print(f"training=False: {tf.reduce_max(abs(back - x)):.0e}")
 #
 # ### a coordinate that never changes
 #
-# **Where:** couplings one after the other without a `Permute` between: samples that vary in one direction only.
+# **Where:** couplings one after the other without a `Permute` between: one coordinate of the samples stays standard normal, however long one trains.
 
 
 # %% tags=["nbval-check-output"]

@@ -16,7 +16,7 @@
 #
 # **In the book**: beyond it; it begins where section 3.2 (변이형 오토인코더) ends.
 #
-# **Needs**: [chapter 2](02_vae.ipynb), whose VAE, bound and importance weights are used here, and Fashion-MNIST (30 MB, downloaded once).
+# **Needs**: [chapter 2](02_vae.ipynb), whose VAE, bound and importance weights are used here, and Fashion-MNIST (31 MB, downloaded once).
 # About 3 minutes on two CPU cores (Intel Xeon with AVX-512).
 
 # %%
@@ -505,7 +505,7 @@ plots.image_rows(
 # ## What we measured
 #
 # One training each, above.
-# (Both lie a little outside of what follows: three seeds do not exhaust what chance does.)
+# (In bits both lie a little outside of what follows: three seeds do not exhaust what chance does.)
 # Three trainings with other seeds, by `make bench PART=images`, judged on 500 test images with 64 draws: median and range.
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"

@@ -492,6 +492,7 @@ pd.DataFrame(
 # The truth is nearly two pieces: from one moon to the other one has to cross a place where $\log p = -13.6$.
 # No theorem forbids a flow to get there, but it would have to stretch the middle of the base enormously, within a short distance.
 # Trained flows do not, and leave a thread.
+# The lower row is a hope, and what becomes of it is measured below.
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 plots.drawing("thread")
@@ -863,7 +864,7 @@ assert np.allclose(log_det, log_slope[:, 0], atol=1e-3)
 # %% [markdown]
 # TFP's `RealNVP` takes it as a coupling by `bijector_fn`; the leaderboard's spline flow is a chain of six of these.
 # (The contest above used ours.)
-# (It takes about three times as long to compile as ours; [the benchmark's page](../docs/benchmark.md#why-tfps-spline-couplings-are-slow-to-compile) says why.)
+# (It took about three times as long to compile as ours, one training each; [the benchmark's page](../docs/benchmark.md#why-tfps-spline-couplings-are-slow-to-compile) says why.)
 
 # %% tags=["definitions"]
 import tensorflow as tf

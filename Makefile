@@ -3,8 +3,8 @@
 PYTHON ?= $(shell [ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)
 CONSTRAINTS ?= constraints.txt
 VENV := .venv/bin/python
-# How many files the tests run at a time: one more than two cores, since some wait.
-JOBS ?= 3
+# How many files the tests run at a time.
+JOBS ?= 2
 SHARED := -n $(JOBS) --dist loadfile
 JAX_CHAPTERS ?= $(foreach n,01 02 03 04 06 07,$(wildcard notebooks/$(n)_*.ipynb))
 

@@ -351,7 +351,7 @@ assert not np.allclose(steps[0], x_true[0], atol=1e-2), "right too early"
 # ### One layer is not enough
 #
 # One MAF makes $x_1$ a Gaussian, whatever its network says, and $x_2$ a Gaussian for each $x_1$.
-# In section 5.1 $p(x_1)$ is nothing of the kind, and $p(x_2 \mid x_1)$ is not where both moons are met.
+# In section 5.1 neither $p(x_1)$ nor, where both moons are met, $p(x_2 \mid x_1)$ is one.
 # So layers are stacked, and after each the order of the coordinates is turned round: what came first comes last.
 # `Flow` is chapter 4's: given two directions, it has a density, samples and a loss.
 

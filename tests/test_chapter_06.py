@@ -172,6 +172,10 @@ def test_the_scale_at_the_end_is_set_by_the_first_batch_alone(rng):
     assert np.allclose(z.mean(axis=0), 0, atol=1e-3) and np.allclose(
         z.std(axis=0), 1, atol=1e-3
     )
+    flat = Scale((1,))
+    flat.initialise(np.ones((5, 1), "float32"))
+    deviation = np.exp(ops.convert_to_numpy(flat.log_deviation))
+    assert np.allclose(deviation, 1e-4, rtol=1e-3), "a number that never varies"
     again = Scale((2, 2, 2))
     again.set_weights(scale.get_weights())
     again.initialise(5 * x)

@@ -126,7 +126,9 @@ def test_maps_have_a_scale_each_and_ring_what_is_marked(shown, monkeypatch):
     axes = plots.plt.Axes
     imshow, scatter = axes.imshow, axes.scatter
     monkeypatch.setattr(
-        axes, "imshow", lambda *a, **k: images.append(k) or imshow(*a, **k)
+        axes,
+        "imshow",
+        lambda *a, **k: images.append(k | {"axis": a[0]}) or imshow(*a, **k),
     )
     monkeypatch.setattr(
         axes,
@@ -137,6 +139,8 @@ def test_maps_have_a_scale_each_and_ring_what_is_marked(shown, monkeypatch):
     plots.maps(panels, alt="Two", limit=2.0, marks=np.array([[0.5, 1.5]]))
     assert [k["vmax"] for k in images] == [2.0, 3.0]
     assert all(k["origin"] == "lower" and k["extent"][0] == -2 for k in images)
+    sizes = {k["axis"].get_xticklabels()[0].get_size() for k in images}
+    assert max(sizes) <= 8, "numbers that have room below maps side by side"
     (title, *place), *others = rings
     assert title == "b" and np.ravel(place).tolist() == [0.5, 1.5] and not others
 

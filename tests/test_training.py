@@ -266,6 +266,16 @@ def test_the_bar_shows_on_any_terminal(encoding, block):
     )
 
 
+def test_a_bar_is_no_wider_than_an_output_of_a_notebook(capsys):
+    from utils import progress
+
+    bar = progress.bar(10, "training")
+    bar.update(10)
+    bar.close()
+    lines = capsys.readouterr().out.replace("\n", "\r").split("\r")
+    assert max(map(len, lines)) == 100
+
+
 # ------------------------------------------------------------------ whole epochs
 
 

@@ -221,7 +221,8 @@ def find(fault: Fault, folder: Path) -> str | None:
                 return f"{check}: not ready after {SECONDS} s"
             if done.returncode not in (0, 5):
                 failed = re.findall(r"^(?:FAILED|ERROR) (.*)", done.stdout, re.M)
-                return (failed or [done.stdout.strip().splitlines()[-1]])[0][:200]
+                said = (done.stdout + done.stderr).strip().splitlines()
+                return (failed or said[-1:] or ["pytest does not start"])[0][:200]
         return None
     finally:
         path.write_bytes(kept)

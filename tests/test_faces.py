@@ -423,7 +423,9 @@ def test_a_set_of_the_first_edition_is_left_alone(copied, monkeypatch):
     assert faces.draw_set(copied, COUNT, SEED) == copied
 
 
-def test_an_interrupted_set_is_finished_and_never_taken_for_whole(tmp_path):
+def test_an_interrupted_set_is_finished_and_never_taken_for_whole(
+    tmp_path, monkeypatch
+):
     def interrupt(done, total):
         if done == 8:
             raise KeyboardInterrupt
@@ -432,10 +434,12 @@ def test_an_interrupted_set_is_finished_and_never_taken_for_whole(tmp_path):
     whole = faces.draw_set(tmp_path / "whole", many, SEED)
 
     folder = tmp_path / "set"
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as one_core, pytest.raises(KeyboardInterrupt):
+        one_core.setattr(files.course, "cores", lambda: 1)
         faces.draw_set(folder, many, SEED, progress=interrupt)
     assert not folder.exists(), "half a set has no name that anybody would read"
     (part,) = tmp_path.glob("set*.part")
+    assert len(list((part / IMAGES).iterdir())) < many / 2, "what waits is not drawn"
     kept = part / IMAGES / "000001.jpg"
     os.utime(kept, (1, 1))
     (part / IMAGES / "000002.jpg").write_bytes(b"")  # as after a power cut

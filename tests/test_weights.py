@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -38,6 +39,20 @@ def test_what_was_kept_comes_back_in_half_precision(folder):
         assert np.array_equal(np.float16(a), b) and b.dtype == np.float32
     assert np.array_equal(arrays["centre"], np.arange(4.0)) and len(arrays) == 1
     assert arrays["centre"].dtype == np.float32
+    assert weights.record("some") == {"images": 5}
+
+
+def test_a_save_that_is_interrupted_leaves_the_older_record_whole(folder, monkeypatch):
+    weights.save(small(), "some", {"images": 5})
+    write = Path.write_text
+
+    def half(self, text, *settings):
+        write(self, text[:4], *settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(KeyboardInterrupt):
+        weights.save(small(), "some", {"images": 6})
     assert weights.record("some") == {"images": 5}
 
 

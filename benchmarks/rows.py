@@ -61,7 +61,7 @@ class Row:
     def key(self) -> str:
         """The fingerprint of its code and settings."""
         code = _code(Path(inspect.getfile(self.run)), self.run.__name__)
-        text = f"({code}, {sorted(self.settings.items())!r})"  # as of a tuple
+        text = f"({code}, {sorted(self.settings.items())!r})"  # the pair's repr
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -73,6 +73,8 @@ def test_sigma_is_learned_only_when_asked_for_and_only_in_training():
     fixed.compile("sgd")
     fixed.compute_loss(x=few, y_pred=fixed(few))
     learned.compile(keras.optimizers.Adam(1e-3))
+    learned.evaluate(few, verbose=0)
+    assert float(learned.sigma_squared) == pytest.approx(learned.first_sigma**2)
     learned.fit(few, epochs=60, verbose=0)
     assert float(fixed.sigma_squared) == pytest.approx(fixed.first_sigma**2)
     x_hat = learned(few)[2]

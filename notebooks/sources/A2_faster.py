@@ -453,7 +453,7 @@ pd.DataFrame(
 # %% [markdown]
 # - **Without the start as the identity** and **without cutting gradients**: no difference that three seeds resolve.
 # - **Without the rise and fall of the rate**: seven times as far, and over the last ten epochs it swings from 0.03 to 2.0.
-# - **Batches of 64** give the same for twice the time; **batches of 1,024**, a quarter as many steps, are worse by these three seeds; with the seed of this notebook it is the other way round (0.022 in solution 1, 0.038 above).
+# - **Batches of 64** give the same for twice the time; **batches of 1,024**, a quarter as many steps, are worse by these seeds; with that of this notebook it is the other way round (0.022 in solution 1, 0.038 above).
 # - **Bound 5**: no difference in the bulk that three seeds resolve, and over the plane more than 1,000 nats for some seeds (chapter 4, section 4.11); with six couplings the wider bound looks better, 0.05 in place of 0.16, and the seeds overlap.
 # - **The book's networks with our optimizer**: 0.085 (0.056 to 0.32), at twenty times the seconds, so that here width did not replace depth (it has the start as the identity, which six couplings do badly with).
 

@@ -104,7 +104,7 @@ def network(settings, seed):
 
 ALL = {"images": 60_000, "test_images": 10_000}
 QUICK = {"images": 1_280, "test_images": 500}
-NETWORK = {"epochs": 4, "batch": 128, "peak": 3e-3, "mixtures": (10, 30, 100), **ALL}
+NETWORK = {"epochs": 2, "batch": 32, "peak": 3e-3, "mixtures": (10, 30, 100), **ALL}
 QUICK_NETWORK = {"epochs": 1, "mixtures": (2, 5), **QUICK}
 ROWS = [
     *(

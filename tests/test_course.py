@@ -79,6 +79,19 @@ def test_tensorflow_probability_is_refused_on_another_backend(monkeypatch):
         course.require("tensorflow-probability", "tf_keras")
 
 
+@pytest.mark.parametrize(
+    "variable, backend", [(None, "tensorflow"), ("", "tensorflow"), ("jax", "jax")]
+)
+def test_before_keras_is_imported_the_variable_tells_the_backend(
+    monkeypatch, variable, backend
+):
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("KERAS_BACKEND", variable)
+    assert course.backend() == backend
+
+
 def test_versions_are_checked_before_keras_is_imported(tmp_path):
     """A package of a wrong version is found by its metadata: the import that would fail
     is never reached.

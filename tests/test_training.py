@@ -242,10 +242,10 @@ def test_schedule_rises_to_its_peak_and_falls_to_zero():
 def test_compilation_is_chosen_by_device_and_kind(monkeypatch):
     monkeypatch.setattr(training.course, "backend", lambda: "tensorflow")
     monkeypatch.setattr(training.course, "has_gpu", lambda: False)
-    assert (
-        training.jit_compile("dense") is True
-        and training.jit_compile("convolutions") is False
-    )
+    for profile, worth_it in (("full", True), ("quick", False)):
+        monkeypatch.setattr(training.course, "profile", lambda name=profile: name)
+        assert training.jit_compile("dense") is worth_it
+        assert training.jit_compile("convolutions") is False
     monkeypatch.setattr(training.course, "has_gpu", lambda: True)
     assert training.jit_compile("convolutions") == "auto"
     with pytest.raises(ValueError, match="'convolutions' or 'dense'"):
@@ -349,10 +349,12 @@ def test_whole_epochs_find_the_maximum_likelihood():
     ] == sorted(history["seconds"])
 
 
-def test_whole_epochs_do_the_steps_that_a_plain_loop_does():
+@pytest.mark.parametrize("profile", course.PROFILES)  # with XLA, and without
+def test_whole_epochs_do_the_steps_that_a_plain_loop_does(monkeypatch, profile):
     """SGD by hand in NumPy on the mean, with the batches that the documented shuffle
     gives.
     """
+    monkeypatch.setenv("COURSE_PROFILE", profile)
     model = Gaussian()
     model.log_std.trainable = False
     fit(

@@ -24,14 +24,15 @@ def jit_compile(kind: str):
 
     XLA fuses many small operations into few. On a CPU that about halves the time of
     small dense networks, but its own convolutions are slower than the library (oneDNN)
-    that TensorFlow calls without it. On a GPU, and on JAX, which always compiles, Keras
-    decides.
+    that TensorFlow calls without it. The few steps of the quick profile take less time
+    than compiling them would, so there is none in it. On a GPU, and on JAX, which
+    always compiles, Keras decides.
     """
     if kind not in ("convolutions", "dense"):
         raise ValueError(f"kind is {kind!r}: it is 'convolutions' or 'dense'.")
     if course.backend() != "tensorflow" or course.has_gpu():
         return "auto"
-    return kind == "dense"
+    return kind == "dense" and course.profile() == "full"
 
 
 def warmup_cosine(peak: float, steps: int, warmup: float = 0.1):

@@ -49,14 +49,14 @@ course.start(edition=2)
 import time
 
 STARTED = time.perf_counter()
-FACES = course.choose(full=20_000, quick=2_500)
+FACES = course.choose(full=20_000, quick=2_000)
 LATENT_DIM = 200  # that of the weights that ship
 EPOCHS = course.choose(full=2, quick=1)
 BATCH = course.choose(full=64, quick=32)
 PEAK_RATE = 2e-3
 JUDGE_EPOCHS = 4  # on pictures of your own
 MIXTURES = course.choose(full=(2, 6), quick=(2,))
-NEW = course.choose(full=1_000, quick=400)  # new faces of each kind
+NEW = course.choose(full=1_000, quick=300)  # new faces of each kind
 ALPHA = 2.0  # how far along an attribute's vector, section 3.9
 TRIED = course.choose(full=200, quick=40)  # faces that each vector is tried on
 RANDOM = 3  # random directions

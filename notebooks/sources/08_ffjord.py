@@ -61,14 +61,14 @@ WIDTH = course.choose(full=64, quick=16)
 BATCH = 256
 CHEAT_STEPS, CHEAT_RATE = 3, 6e-3  # too few steps of the solver, and too fast
 CHEAT_EPOCHS = course.choose(full=14, quick=2)
-STEPS = course.choose(full=12, quick=4)  # of the solver, in honest training
+STEPS = course.choose(full=12, quick=3)  # of the solver, in honest training
 EPOCHS = course.choose(full=30, quick=2)
 PEAK_RATE, KINETIC = 4e-3, 0.01
 DIGIT_WIDTH = course.choose(full=128, quick=16)
 DIGIT_STEPS, DIGIT_EPOCHS = 8, course.choose(full=40, quick=1)
 DIGIT_RATE = 4e-3
 MIXTURE = course.choose(full=15, quick=3)  # Gaussians
-MATCHING_STEPS = course.choose(full=15_000, quick=500)  # of flow matching
+MATCHING_STEPS = course.choose(full=15_000, quick=300)  # of flow matching
 MATCHING_BATCH = course.choose(full=1_024, quick=256)
 MATCHING_RATE, DIGIT_MATCHING_RATE = 3e-2, 1e-2
 DIGIT_MATCHING_STEPS = course.choose(full=6_000, quick=200)

@@ -74,7 +74,7 @@ def resize(browser, width):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
-def test_every_page_loads_without_an_error_and_fits_both_widths(browser, address, built):
+def test_every_page_loads_without_an_error_and_fits(browser, address, built):
     widths = "return [document.documentElement.scrollWidth, window.innerWidth]"
     for name in names(built):
         resize(browser, 1200)

@@ -55,6 +55,7 @@ def test_the_likelihood_counts_the_files_own_pixels():
     low = np.where(raw > 0, bells.cdf(raw - 0.5), 0)
     high = np.where(raw < 255, bells.cdf(raw + 0.5), 1)
     assert np.allclose(found, np.log(high - low).sum(axis=(1, 2)), rtol=1e-3)
+    assert np.array_equal(model.reconstruction_loss(images(), outputs), -found)
     frame = outputs.copy()
     frame[:, :2] += 7
     assert np.array_equal(model.log_likelihood(images(), frame), found)

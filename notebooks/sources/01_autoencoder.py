@@ -1368,8 +1368,8 @@ print(f"loss {fitted.history['loss'][-1]:.4f}")
 # and black is easy. A loss below section 1.6's floor, 0.185, is one that no model of
 # the right data can have. The floor and the mean image of these data say what the loss
 # is worth: it is no better than that of the mean image, so nothing was learned of
-# images. (The loss printed above, ten times as large, is a mean over an epoch that began
-# near 0.69.)
+# images. (The loss printed above, ten times as large, is a mean over an epoch that
+# began near 0.69.)
 tiny_test = prepare_again(data.x_test[:1_000])
 bounds = cross_entropy(tiny_test, tiny_test), cross_entropy(tiny_test, tiny.mean(0))
 loss = cross_entropy(tiny_test, suspect.predict(tiny_test, verbose=0))

@@ -453,7 +453,7 @@ print(f"16 numbers save {difference.mean():.0f} ± {error:.0f} nats an image")
 
 # %%
 two, sixteen = (bits_per_dimension(-bound(log_w[dim], DRAWS).mean()) for dim in DIMS)
-assert two < pooled < 8 and sixteen < pooled
+assert 0 < two < pooled < 8 and 0 < sixteen < pooled
 if course.profile() == "full" and data.complete:
     assert 3.7 < sixteen < 4 < two < independent
 

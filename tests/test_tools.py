@@ -304,9 +304,9 @@ def alive(pid: int) -> bool:
     return " Z " not in state.read_text() if state.exists() else True
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", (0, 1))
 def test_ctrl_c_stops_a_run_with_one_line_and_no_kernel_left(tmp_path, seed):
-    """At a moment of its own for each seed: loading, starting a kernel, in a cell."""
+    """At a moment of its own for each seed: while the kernel starts, and in a cell."""
     chapter, rng = OneChapter(tmp_path, SLEEPS), random.Random(seed)
     process = chapter.start()
     time.sleep(rng.uniform(0.5, 6.0))

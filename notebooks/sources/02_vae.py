@@ -53,7 +53,7 @@ STARTED = time.perf_counter()
 LATENT_DIM = 2
 TRAIN_IMAGES = course.choose(full=60_000, quick=1_000)
 TEST_IMAGES = course.choose(full=10_000, quick=500)
-SMALL_EPOCHS = course.choose(full=15, quick=20)  # 14 × 14 pixels, sections 2.5 to 2.8
+SMALL_EPOCHS = course.choose(full=15, quick=14)  # 14 × 14 pixels, sections 2.5 to 2.8
 SMALL_BATCH = course.choose(full=200, quick=20)
 CHOSEN = [0, 3, 7, 8]  # classes, section 2.7
 BETAS = course.choose(full=(0.1, 0.5, 1, 2, 5, 10, 20, 50), quick=(0.1, 5, 50))
@@ -61,7 +61,7 @@ SWEEP_DIM = 8
 SWEEP_EPOCHS, SWEEP_BATCH = course.choose(full=(10, 500), quick=(4, 20))  # section 2.9
 SHOWN_BETA = 5
 EPOCHS = 2  # 32 × 32 pixels, from section 2.10 on
-BATCH = course.choose(full=32, quick=10)
+BATCH = course.choose(full=32, quick=20)
 PEAK_RATE = 3e-3
 MIXTURES = course.choose(full=(10, 30, 100), quick=(5, 10))  # section 2.13
 EXERCISE_EPOCHS = course.choose(full=5, quick=1)

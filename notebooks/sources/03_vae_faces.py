@@ -49,7 +49,7 @@ course.start(edition=2)
 import time
 
 STARTED = time.perf_counter()
-FACES = course.choose(full=20_000, quick=2_000)
+FACES = course.choose(full=20_000, quick=1_200)
 LATENT_DIM = 200  # that of the weights that ship
 EPOCHS = course.choose(full=2, quick=1)
 BATCH = course.choose(full=64, quick=32)

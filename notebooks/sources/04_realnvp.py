@@ -58,7 +58,7 @@ WIDTH, DEPTH, BOUND = 32, 2, 1.0
 EPOCHS = course.choose(full=120, quick=6)
 BATCH = course.choose(full=256, quick=64)
 PEAK_RATE = 5e-3
-MIXTURES = course.choose(full=(10, 30, 100, 300), quick=(2, 4))
+MIXTURES = course.choose(full=(10, 30, 100, 300), quick=(2,))
 DIGIT_EPOCHS = course.choose(full=40, quick=2)
 OWN_EPOCHS = course.choose(full=60, quick=5)
 seed = course.seed(42)

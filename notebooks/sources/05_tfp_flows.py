@@ -61,7 +61,7 @@ BATCH = course.choose(full=512, quick=128)
 FEW_POINTS, FEW_EPOCHS = 1_000, course.choose(full=600, quick=60)
 WIDE = course.choose(full=256, quick=64)  # hidden units of the article's large networks
 DIMENSIONS = course.choose(full=(2, 4, 8, 16, 32, 64), quick=(2, 4))
-DENSITY_STEPS = course.choose(full=4_000, quick=400)
+DENSITY_STEPS = course.choose(full=4_000, quick=300)
 seed = course.seed(42)
 
 # %% [markdown]

@@ -57,7 +57,7 @@ SCALES = 2
 STEPS = course.choose(full=8, quick=2, gpu=16)  # steps of flow in each scale
 WIDTH = course.choose(full=32, quick=16, gpu=96)  # channels in a coupling's network
 EPOCHS = course.choose(full=2, quick=1, gpu=40)
-IMAGES = course.choose(full=60_000, quick=2_048)  # to train on
+IMAGES = course.choose(full=60_000, quick=1_792)  # to train on
 BATCH = 64
 PEAK_RATE = 2e-3
 PLAIN_IMAGES = course.choose(full=20_000, quick=2_048)  # section 6.5

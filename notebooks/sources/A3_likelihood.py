@@ -45,7 +45,7 @@ import time
 
 STARTED = time.perf_counter()
 DIMS = 2, 16  # numbers in the code, of the two models
-TRAIN_IMAGES = course.choose(full=60_000, quick=2_000)
+TRAIN_IMAGES = course.choose(full=60_000, quick=1_800)
 BOUND_IMAGES = course.choose(full=500, quick=100)
 EPOCHS = course.choose(full=2, quick=2)
 BATCH = course.choose(full=128, quick=10)

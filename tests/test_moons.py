@@ -216,9 +216,9 @@ def test_the_lattice_has_all_of_the_truth_and_its_entropy():
 
 
 def test_moons_of_little_noise_take_seconds():
-    places = moons.TwoMoons(0.01).quadrature()
+    places = moons.TwoMoons(0.02).quadrature()
     assert places.mass.sum() == pytest.approx(1, abs=1e-11)
-    assert len(places.x) < 1_000_000, "only places near an arc are looked at"
+    assert len(places.x) < 500_000, "only places near an arc are looked at"
 
 
 def test_what_draws_do_not_see_the_plane_does():

@@ -58,7 +58,7 @@ COUPLINGS = course.choose(full=8, quick=2)  # in a chain of couplings
 PLAIN_EPOCHS = course.choose(full=30, quick=3)
 EPOCHS = course.choose(full=40, quick=3)
 BATCH = course.choose(full=512, quick=128)
-FEW_POINTS, FEW_EPOCHS = 1_000, course.choose(full=600, quick=60)
+FEW_POINTS, FEW_EPOCHS = 1_000, course.choose(full=600, quick=40)
 WIDE = course.choose(full=256, quick=64)  # hidden units of the article's large networks
 DIMENSIONS = course.choose(full=(2, 4, 8, 16, 32, 64), quick=(2, 4))
 DENSITY_STEPS = course.choose(full=4_000, quick=300)

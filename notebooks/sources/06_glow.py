@@ -60,8 +60,8 @@ EPOCHS = course.choose(full=2, quick=1, gpu=40)
 IMAGES = course.choose(full=60_000, quick=1_792)  # to train on
 BATCH = 64
 PEAK_RATE = 2e-3
-PLAIN_IMAGES = course.choose(full=20_000, quick=2_048)  # section 6.5
-TEST_IMAGES = course.choose(full=10_000, quick=500)
+PLAIN_IMAGES = course.choose(full=20_000, quick=1_792)  # section 6.5
+TEST_IMAGES = course.choose(full=10_000, quick=300)
 DRAWS = course.choose(full=64, quick=4)  # of the noise, section 6.9
 TEMPERATURE = 0.8
 seed = course.seed(42)

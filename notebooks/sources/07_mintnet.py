@@ -62,9 +62,9 @@ PEAK_RATE = 3e-3
 PAIRS = course.choose(full=4, quick=1)  # of a lower and an upper layer, for images
 IMAGE_UNITS = course.choose(full=16, quick=4)  # for each channel
 IMAGE_EPOCHS = course.choose(full=3, quick=1)
-IMAGES = course.choose(full=60_000, quick=1_280)
+IMAGES = course.choose(full=60_000, quick=1_024)
 IMAGE_PEAK_RATE = 4e-2
-TEST_IMAGES = course.choose(full=10_000, quick=500)
+TEST_IMAGES = course.choose(full=10_000, quick=300)
 TEMPERATURE = 0.8
 seed = course.seed(42)
 

@@ -71,7 +71,7 @@ MIXTURE = course.choose(full=15, quick=3)  # Gaussians
 MATCHING_STEPS = course.choose(full=15_000, quick=300)  # of flow matching
 MATCHING_BATCH = course.choose(full=1_024, quick=256)
 MATCHING_RATE, DIGIT_MATCHING_RATE = 3e-2, 1e-2
-DIGIT_MATCHING_STEPS = course.choose(full=6_000, quick=200)
+DIGIT_MATCHING_STEPS = course.choose(full=6_000, quick=100)
 FRAMES = course.choose(full=25, quick=5)
 seed = course.seed(42)
 

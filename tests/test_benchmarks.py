@@ -12,7 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from benchmarks import measure, peers, report, rows, run
+from benchmarks import measure, peers, report, rows, run, variational
 from benchmarks.faces import TWO_SEEDS
 from benchmarks.rows import Row
 from utils import course
@@ -601,3 +601,17 @@ def test_the_contest_measures_the_kl_by_the_exact_density():
     assert ten["kl"] == pytest.approx(log_p.mean(), rel=1e-4)
     flow = contest.build({"model": "NICE", "dim": 8, "layers": 2, "width": 4})
     assert type(flow).__name__ == "NICE" and len(flow.couplings) == 2
+
+
+def test_the_limits_of_likeness_are_those_of_chapter_1s_stored_run():
+    notebook = nbformat.read(course.ROOT / "notebooks" / "01_autoencoder.ipynb", 4)
+    tables = (
+        output["data"]["text/plain"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "limit" in output.get("data", {}).get("text/plain", "")
+    )
+    lines = next(tables).splitlines()
+    for dim, limit in variational.LIMITS.items():
+        line = next(x for x in lines if x.startswith(f"{dim} numbers, a mixture"))
+        assert float(line.split()[-1]) == limit

@@ -389,43 +389,50 @@ assert floor < of_first < np.log(2)
 #
 # Five callbacks go along.
 # `Progress` shows a line, `StopOnBadLoss` ends a training whose loss is not finite, `ModelCheckpoint` keeps the network after each epoch, `TensorBoard` writes the losses into a file, and one of our own looks at the network while it learns: what the loss is, where images have their codes, and what twelve places of the plane decode to.
-# It does so before the first step, after 30, 100, 300 and 1,000, and at the end; a step is one batch, so an epoch has 60,000 / 32 = 1,875 of them.
-# Keras calls its methods at these moments, and has set `self.model` to the network in training, whose two parts are layers with a name.
+# The network's two parts are layers of it, found by their names.
+
+# %%
+# Twelve places, as fractions of the rectangle around the codes of the moment.
+FRACTIONS = np.random.default_rng(seed).random((12, LATENT_DIM))
+
+
+def look(autoencoder, images):
+    """The loss and the codes of images, and what the twelve places decode to."""
+    encoder = autoencoder.get_layer("encoder")
+    decoder = autoencoder.get_layer("decoder")
+    z = encoder.predict(images, batch_size=500, verbose=0)
+    x_hat = decoder.predict(z, batch_size=500, verbose=0)
+    low, high = z.min(axis=0), z.max(axis=0)
+    points = (low + (high - low) * FRACTIONS).astype("float32")
+    return cross_entropy(images, x_hat), z, decoder.predict(points, verbose=0)
+
+
+# %% [markdown]
+# It looks before the first step, after 30, 100, 300 and 1,000, and at the end; a step is one batch, so an epoch has 60,000 / 32 = 1,875 of them.
+# Keras calls a callback's methods at these moments, and has set `self.model` to the network in training.
 
 
 # %%
 class Watch(keras.callbacks.Callback):
-    """After some steps: the loss, codes of images, and images of points."""
+    """`seen[step]` is what `look` gives after so many steps."""
 
     def __init__(self, images):
         super().__init__()
-        self.images, self.step = images, 0
-        # Twelve places, as fractions of the rectangle around the codes of the moment.
-        self.where = np.random.default_rng(seed).random((12, LATENT_DIM))
-        self.steps, self.losses, self.codes, self.samples = [], [], [], []
+        self.images, self.step, self.seen = images, 0, {}
 
-    def look(self):
-        encoder = self.model.get_layer("encoder")
-        decoder = self.model.get_layer("decoder")
-        z = encoder.predict(self.images, batch_size=500, verbose=0)
-        x_hat = decoder.predict(z, batch_size=500, verbose=0)
-        low, high = z.min(axis=0), z.max(axis=0)
-        points = (low + (high - low) * self.where).astype("float32")
-        self.steps.append(self.step)
-        self.losses.append(cross_entropy(self.images, x_hat))
-        self.codes.append(z)
-        self.samples.append(decoder.predict(points, verbose=0))
+    def note(self):
+        self.seen[self.step] = look(self.model, self.images)
 
     def on_train_begin(self, logs=None):
-        self.look()
+        self.note()
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if self.step in LOOKS:
-            self.look()
+            self.note()
 
     def on_train_end(self, logs=None):
-        self.look()
+        self.note()
 
 
 # %%
@@ -455,6 +462,8 @@ def train(autoencoder, label, callbacks):
 
 
 history = train(autoencoder, "two numbers", callbacks)
+steps_seen = list(watch.seen)
+losses_seen, codes_seen, samples_seen = zip(*watch.seen.values())
 of_two = history["val_loss"][-1]
 as_many = x_train[: len(x_test)]
 of_seen = autoencoder.evaluate(as_many, as_many, batch_size=500, verbose=0)
@@ -471,10 +480,10 @@ if data.complete and course.profile() == "full":
 # This is what `Watch` saw:
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
-columns = len(watch.codes)
+columns = len(steps_seen)
 figure, axes = plt.subplots(1, columns, figsize=(plots.WIDTH, 2.2))
-titles = ["untrained", *(f"{step:,} steps" for step in watch.steps[1:])]
-for axis, z, title in zip(axes, watch.codes, titles, strict=True):
+titles = ["untrained", *(f"{step:,} steps" for step in steps_seen[1:])]
+for axis, z, title in zip(axes, codes_seen, titles, strict=True):
     labels = y_test[: len(z)]
     plots.embedding(axis, z, labels, data.class_names, "", "", name_classes=False)
     axis.set_title(title, fontsize=10)
@@ -495,7 +504,7 @@ plots.show(
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 plots.image_rows(
-    dict(zip(titles, watch.samples, strict=True)),
+    dict(zip(titles, samples_seen, strict=True)),
     alt="Twelve random places of the plane, decoded before training and after more "
     "and more steps: first grey squares, then mostly clothes",
 )
@@ -516,21 +525,21 @@ if course.backend() == "tensorflow":
         read[key] = training.read_tensorboard(logs / name, "epoch_loss")
 assert np.allclose(read["training"], history["loss"], rtol=1e-5)
 assert np.allclose(read["validation"], history["val_loss"], rtol=1e-5)
-print({step: round(loss, 3) for step, loss in zip(watch.steps, watch.losses)})
+print({step: round(loss, 3) for step, loss in zip(steps_seen, losses_seen)})
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 figure, axis = plt.subplots(figsize=(plots.WIDTH, 3.6))
 axis.plot(
-    watch.steps, watch.losses, "o-", color=plots.COLOURS[0], label="2,000 test images"
+    steps_seen, losses_seen, "o-", color=plots.COLOURS[0], label="2,000 test images"
 )
-ends = np.linspace(0, watch.steps[-1], EPOCHS + 1)[1:]
+ends = np.linspace(0, steps_seen[-1], EPOCHS + 1)[1:]
 for (name, losses), mark, colour in zip(read.items(), "sD", plots.COLOURS[1:]):
     label = f"{name}, after an epoch"
     axis.plot(ends, losses, mark, color=colour, label=label, fillstyle="none")
 for level, words, style in ((of_mean, "mean image", "--"), (floor, "floor", ":")):
     axis.axhline(level, color="0.35", ls=style, lw=1.2, label=f"{words}: {level:.4f}")
 axis.set_xscale("symlog", linthresh=LOOKS[0])
-ticks = sorted({*watch.steps, *map(int, ends)})
+ticks = sorted({*steps_seen, *map(int, ends)})
 axis.set_xticks(ticks, labels=[f"{step:,}" for step in ticks])
 axis.minorticks_off()
 axis.set(

@@ -523,7 +523,7 @@ plots.image_rows(
 # %% [markdown]
 # With the book's σ a face keeps its skin, its background and most of its hair, even after so long a training; smiles, glasses and beards are gone or cannot be told.
 # With a learned σ nearly all of that is there; what is lost are curls, lights, and what is one pixel wide.
-# Here two epochs with a learned σ have a smaller error than twenty-five with the book's.
+# Two epochs with a learned σ come to about the error of twenty-five with the book's: below it in this run, a little above it in the three of [the benchmark](../docs/benchmark.md), on somewhat fewer faces.
 # In numbers: the mean squared error; the *sharpness*, which is the mean difference of neighbouring pixels as a fraction of that of the originals; σ; and the price, the KL in nats that the code of a face costs.
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from benchmarks import measure, peers, report, rows, run, variational
-from benchmarks.faces import TWO_SEEDS
 from benchmarks.rows import Row
 from utils import course
 
@@ -317,8 +316,6 @@ def test_the_rows_of_a_part_have_names_of_their_own_and_three_seeds(name):
         single = (3,) if row.tuning else (0,)  # no trial is one of a row's seeds
         usual = not row.tuning and not row.name.startswith(certain)
         usual = usual and "10,000" not in row.name
-        if row.name in TWO_SEEDS:
-            single, usual = (0, 1), False
         if row.name.startswith("posterior"):
             single, usual = tuple(range(10)), False
         if row.name != "FFJORD (8), Student base":

@@ -31,6 +31,27 @@ def test_networks_take_faces_and_give_faces():
     assert z_mean.shape == z_log_var.shape == (2, 8) and x_hat.shape == (2, 64, 64, 3)
 
 
+def test_call_hands_training_on_to_batch_normalisation():
+    """On JAX `fit` goes to `call` directly, and Keras tells the networks nothing."""
+    model = small_vae()
+    norms = [
+        layer
+        for network in (model.encoder, model.decoder)
+        for layer in network.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert len(norms) > 2
+
+    def averages():
+        return [ops.convert_to_numpy(norm.moving_mean).copy() for norm in norms]
+
+    before = averages()
+    model.call(faces[:8], training=False)
+    assert all(map(np.array_equal, before, averages()))
+    model.call(faces[:8], training=True)
+    assert not any(map(np.array_equal, before, averages()))
+
+
 def test_the_books_sigma_gives_2000_times_the_squared_error():
     x_hat = rng.random((5, 64, 64, 3), "float32")
     losses = ops.convert_to_numpy(small_vae().reconstruction_loss(faces[:5], x_hat))

@@ -19,7 +19,7 @@
 # **In the book**: *Generative Deep Learning*, 2nd edition, by D. Foster, section 3.1, Autoencoders (오토인코더), of chapter 3, Variational Autoencoders (변이형 오토인코더).
 #
 # **Needs**: Fashion-MNIST (31 MB, downloaded once).
-# About 5 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; the first network is trained after one.
+# About 5 minutes on two CPU cores (Intel Xeon with AVX-512), longer on older ones; the first network is trained after one minute.
 #
 # The first cell finds the helper package, and on Colab fetches it.
 
@@ -142,7 +142,7 @@ plots.image_grid(
 plots.drawing("autoencoder")
 
 # %% [markdown]
-# A box is a stack of images, its *channels*: as high as their side, and the wider the more there are.
+# Each box is a stack of images, its *channels*: its height shows their side, its width how many there are.
 # Each of the first three arrows of the encoder is a *convolution*, which halves the side, while the channels become more: height and width are traded for features, what was found rather than where.
 # ReLU sets negative numbers to 0; Flatten writes all numbers in a row, of which a Dense layer makes the code.
 # The decoder goes the other way: it doubles the side three times, and a last convolution turns the 32 channels into one image.
@@ -161,7 +161,7 @@ plots.drawing("strided_convolution")
 # %% [markdown]
 # (The window that begins at the third column needs a fifth: so one column and one row of zeros are added at the end, the *padding*.)
 # The same in Keras, and the first number by hand.
-# Keras wants four axes: of an image the batch, height, width and channel, of a kernel height, width, channels in and channels out.
+# Keras wants four axes: batch, height, width and channel for an image; height, width, channels in and channels out for a kernel.
 # `None` adds those of length 1.
 
 # %%
@@ -1015,7 +1015,7 @@ print(f"would have to change class: {faults['wrong class']:.1%}")
 assert faults["like none"] == far.mean()
 
 # %% [markdown]
-# The figure is half the sum of the differences between the bars; what is like none counts, too, as the class it is least unlike.
+# The figure is half the sum of the differences between the bars; what is like none counts, too, under the class of its nearest image.
 # Three other trainings have 19 to 32 %: how unequal the room is differs much from one to the next.
 #
 # **Fault 2: nobody said where codes should lie.**
@@ -1156,7 +1156,7 @@ plots.image_rows(
 # (The limit of six numbers is the laxer: compare within a half.
 # And these thousand even points are others than those above, hence 0.076 for 0.073.)
 #
-# - Of standard normal points 44 % are like none with two numbers (35 % in three other trainings) and 78 % with six, faint scraps many of them, as many points lie off the codes.
+# - Of standard normal points 44 % are like none with two numbers (35 % in three other trainings) and 78 % with six; many of those are faint scraps, since their points lie off the codes.
 # - Even points from the box have the wrong classes, bags above all with two numbers; with six nearly three quarters are like none: there the box is nearly all gap.
 # - One Gaussian gives better classes than the box, but in the plane more samples that are like none, in this and in the three other trainings: much of it falls between the islands.
 # - The mixture is as good as codes of real images, within what chance does.

@@ -149,6 +149,8 @@ plots.image_rows(
 #
 # $$q(z \mid x) = \mathcal N(\mu, \operatorname{diag} \sigma^2), \qquad \mu, \sigma \text{ from the encoder.} \tag{2.3}$$
 #
+# ($\operatorname{diag}$: each coordinate has its own variance, and is independent of the others.)
+#
 # Now four lines.
 # The joint density of $x$ and $z$ can be written in two ways, $p(x \mid z)\, p(z) = p(z \mid x)\, p(x)$.
 # Take logarithms and solve for $p(x)$; this holds for *every* $z$:
@@ -166,7 +168,7 @@ plots.image_rows(
 #
 # $$\text{ELBO} = \mathbb E_{q}\left[\log p(x \mid z)\right] - \mathrm{KL}(q(z \mid x) \,\|\, p(z)), \qquad \text{gap} = \mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x)).$$
 #
-# Here $\mathrm{KL}(q \,\|\, p) = \mathbb E_{z \sim q}[\log q(z) - \log p(z)]$ is the Kullback–Leibler divergence: never negative, and 0 only if the two are equal.
+# Here $\mathrm{KL}(q \,\|\, p) = \mathbb E_{z \sim q}[\log q(z) - \log p(z)]$ is the Kullback–Leibler divergence: never negative, since $\log t \le t - 1$ makes $-\mathrm{KL} = \mathbb E_q[\log (p / q)] \le \mathbb E_q[p / q] - 1 = 0$, and 0 only if the two are equal.
 # So the ELBO, the *evidence lower bound*, is never above $\log p(x)$, and nothing in it is out of reach.
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
@@ -334,7 +336,7 @@ class EncoderDecoder(keras.Model):
 # %% [markdown]
 # Then the VAE.
 # Its loss for one image is a *weight* times the mean cross-entropy of the pixels, plus the KL term; two metrics keep the two apart.
-# With as many as there are pixels for a weight, the mean becomes the sum of (2.1), and the loss is minus the ELBO.
+# If the weight is the number of pixels, the mean becomes the sum of (2.1), and the loss is minus the ELBO.
 # The book has another weight, 500; section 2.10 tells what that means.
 
 
@@ -539,7 +541,7 @@ plots.image_rows(
 # ## 2.7 The true posterior
 #
 # In the plane the posterior need not stay out of reach.
-# By Bayes' rule $p(z \mid x) = p(x \mid z)\, p(z) / p(x)$: on a fine grid of points $z$ we work out $\log p(x \mid z) + \log p(z)$, and dividing by the sum over the grid gives the posterior.
+# By Bayes' rule $p(z \mid x) = p(x \mid z)\, p(z) / p(x)$: on a fine grid of points $z$ we work out $\log p(x \mid z) + \log p(z)$; its exponential, divided by the sum over the grid, gives the posterior.
 # That sum, times the area of a cell, is $p(x)$ itself.
 
 
@@ -624,7 +626,7 @@ plots.show(
 # Now all three parts of (2.4) can be had.
 # The gap is $\mathrm{KL}(q \,\|\, p(z \mid x))$, a sum over the grid.
 # And there is a way that needs no grid, for codes of any size.
-# Draw $z_1, \dots, z_k$ from $q(z \mid x)$ and give each the **importance weight**
+# Draw $k$ points $z_1, \dots, z_k$ (whole points here, no coordinates) from $q(z \mid x)$ and give each the **importance weight**
 #
 # $$w_i = \frac{p(x \mid z_i)\, p(z_i)}{q(z_i \mid x)}. \tag{2.7}$$
 #
@@ -719,11 +721,11 @@ print(f"mean gap at least {of_hundred.mean():.2f} nats, of {small_held['loss']:.
 #
 # $$\frac{\partial}{\partial \mu}\, \mathbb E_{z \sim \mathcal N(\mu, \sigma^2)}[f(z)] = \mathbb E_z\left[f(z)\, \frac{z - \mu}{\sigma^2}\right] = \mathbb E_\varepsilon\left[f'(\mu + \sigma\varepsilon)\right]. \tag{2.8}$$
 #
-# In the middle stands the **score function** estimate: the derivative falls on the density, $\partial \log \mathcal N(z; \mu, \sigma^2) / \partial \mu = (z - \mu) / \sigma^2$, and draws are weighted by how good they were.
+# In the middle stands the **score function** estimate: the derivative falls on the density, as $\partial \mathcal N = \mathcal N\, \partial \log \mathcal N$, where $\partial \log \mathcal N(z; \mu, \sigma^2) / \partial \mu = (z - \mu) / \sigma^2$, and draws are weighted by how good they were.
 # On the right is the reparameterised one, which uses the slope of $f$.
 # Both have the same mean.
 # We take $f(z) = -\log p(x \mid z)$, the reconstruction loss of one image, at the encoder's cloud, and the gradient for the first coordinate of μ.
-# The score is helped by a *baseline*: subtracting the mean of $f$ changes nothing on average.
+# The score is helped by a *baseline*: subtracting the mean of $f$ changes nothing on average, since that of $(z - \mu) / \sigma^2$ is 0.
 
 # %%
 one = first_of_each[CHOSEN[0]]
@@ -789,7 +791,7 @@ plots.show(
 # %% [markdown]
 # All three tend to the same number (the thin line is the mean of all reparameterised draws); the shaded bands are where two standard errors reach.
 # A single draw by the score function is off by 284, where the mean is −3; with a baseline by 35; by reparameterisation by 18.
-# To be as sure of the mean as the last, the first needs 260 times as many draws and the second 4 times.
+# To be as sure of the mean as the last, the first needs for this image 260 times as many draws and the second 4 times.
 # In training there is one draw for each image, so every factor counts.
 # (The score function still has its uses: it works where $f$ has no derivative, or $z$ is not continuous.)
 
@@ -942,7 +944,7 @@ plots.show(
 #
 # And β is the exchange rate of the trade.
 # A model that minimises *reconstruction + β KL* goes on buying code as long as one nat of it saves more than β nats of reconstruction, so where it stops the curve has the slope −β.
-# Between the points of two neighbours the slope must then lie between the two βs, if both were trained to their minimum.
+# Between the points of two neighbours the slope must then lie between the two βs, if both were trained to their minimum: else one of the two models would have a smaller loss with the other's point.
 # So this, and that the curve falls, is a check of the trainings:
 
 # %%
@@ -971,6 +973,7 @@ assert (
 # $$500 \cdot \text{mean} + \mathrm{KL} = \frac{500}{1024}\left( \text{sum} + \frac{1024}{500}\, \mathrm{KL} \right), \qquad \beta = \frac{1024}{500} = 2.05. \tag{2.9}$$
 #
 # The 500 is no harmless factor that cancels somewhere: it *is* a β of 2, a choice, and section 2.9 shows in small what such a choice does.
+# (For a Gaussian decoder with a fixed σ, as in chapter 3, β and σ² are one knob: only their product counts.)
 # (For grey pixels β = 1 has no better right, as their cross-entropy is no likelihood; but whoever says 500 has chosen.)
 # And it depends on the size of the image: with the same 500 on 64 × 64 pixels β would be 8.
 
@@ -1279,7 +1282,7 @@ pd.DataFrame(table)
 
 # %% [markdown]
 # Like none is judged by limits of autoencoders: each seed's own, and for the VAEs those of chapter 1's run, 0.088 with two numbers and 0.113 with six.
-# The VAEs' own are 0.088 to 0.090 and 0.095 to 0.097, so with six numbers the first is lax for them.
+# The VAEs' own are 0.088 to 0.090 and 0.095 to 0.097, so with six numbers chapter 1's first limit is lax for them.
 # To change class is against the reconstructions of each model.
 # By its own limits, by which a perfect way has 0.05, the VAE's prior has 0.15 to 0.16 like none with two numbers, and 0.22 to 0.24 with six ([the benchmark](../docs/benchmark.md) has all figures both ways).
 #

@@ -67,6 +67,7 @@ seed = course.seed(42)
 # ## 3.1 Thirty faces that nobody drew
 #
 # This is where the chapter leads.
+# (The two functions that the cell below asks for are defined further down; `definitions` fetches them ahead.)
 # A decoder, trained for a bit more than an hour on one core, turns thirty random points into thirty faces; its weights come with the course.
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
@@ -87,7 +88,7 @@ plots.image_grid(
 )
 
 # %% [markdown]
-# Skin, hair, pose and background vary, glasses and beards are where they belong, and hardly two faces are alike.
+# Skin, hair, pose and background vary, glasses and beards are where they belong, and hardly any two faces are alike.
 # Look closer and you see what the chapter is about: soft edges, hair that cannot decide between two lengths, half a hat, a smeared forehead.
 # The points were *not* drawn from $\mathcal N(0, I)$; section 3.8 shows what happens then, and why.
 
@@ -129,7 +130,7 @@ print("one face:", x_train.shape[1:], x_train.dtype)
 # Labels are joined to pictures by file name.
 # A script that reads pictures from a folder and labels from a csv, and trusts that both are in the same order, is wrong as soon as one file is missing, and nothing tells you so.
 #
-# Eight attributes will occupy us, where the csv has them; of the others, all that some faces have and some have not are for the classifier of section 3.7.
+# Eight attributes will occupy us, where the csv has them; the classifier of section 3.7 learns the others, too, unless all faces or none have them.
 
 
 # %%
@@ -340,6 +341,9 @@ def squared_error(x, x_hat):
 # It divides the bytes by 255 itself, so that the data may stay bytes in memory.
 # With `learn_sigma=True`, $\sigma^2$ is a running mean of the squared error of training batches: by (3.2) that is its best value, so it is assigned, not learned by gradient.
 # It is one of the model's weights, and is saved with them.
+#
+# `call` hands `training` on to both networks, whose batch normalisation needs to know it.
+# On TensorFlow Keras would tell them by itself; on JAX `fit` goes to `call` directly, and nobody would.
 
 
 # %% tags=["definitions"]
@@ -365,7 +369,11 @@ class FaceVAE(VAE):
         self.error_tracker = keras.metrics.Mean(name="mean_squared_error")
 
     def call(self, x, training=None):  # batch normalisation needs to know `training`
-        return super().call(ops.cast(x, "float32") / 255)
+        z_mean, z_log_var = self.encoder(
+            ops.cast(x, "float32") / 255, training=training
+        )
+        z = self.sampling(z_mean, z_log_var)
+        return z_mean, z_log_var, self.decoder(z, training=training)
 
     def reconstruction_loss(self, x, x_hat):
         """-log p(x | z) in nats, (batch,), but for a constant; the book's 2000 MSE."""
@@ -453,6 +461,15 @@ print("error on validation faces after each epoch:", np.round(errors, 4))
 
 # %% [markdown]
 # (A run that is resumed after its last epoch has nothing left to train, and no history.)
+#
+# A check of the normalisation: its running averages start at 0, and if nobody told the layers that they are trained, they would still be there.
+
+# %%
+norms = [n for n in short.encoder.layers if isinstance(n, layers.BatchNormalization)]
+averages = [ops.convert_to_numpy(norm.moving_mean) for norm in norms]
+assert all(np.abs(average).max() > 0 for average in averages)
+
+# %% [markdown]
 # The last file of `SampleImages`, and under it the same points after the long training:
 
 # %%
@@ -474,6 +491,7 @@ plots.image_rows(
 
 # %% [markdown]
 # Faces appear at once: the middle of the picture is easy, since all faces are there.
+# (The loss above is negative, since a narrow bell is higher than 1, and the constant of (3.1) is left out.)
 # A point stands for another face in another model, so only the kind of picture can be compared with the last row.
 # And the points here *are* from $\mathcal N(0, I)$: even the long training leaves them smudged and greyish, far from the faces of 3.1, which the same decoder made.
 
@@ -577,16 +595,14 @@ if drawn:
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 rows = results.benchmarked("images")
-BASE = "faces, σ learned, 200 numbers, 5 epochs"
+BASE = "faces, σ learned, 200 numbers, 2 epochs"
 CAUSES = {
-    "σ": {"1.75": "faces, σ = 1.75", "0.3": "faces, σ = 0.3", "learned": BASE},
-    "numbers in a code": {n: f"faces, {n} numbers" for n in ("4", "16", "64")}
-    | {"200": BASE},
-    "epochs": {"2": "faces, 2 epochs", "5": BASE, "15": "faces, 15 epochs"},
-    "filters": {"book's": "faces, the book's filters", "ours": BASE},
+    "σ": {"1.75": "faces, σ = 1.75", "learned": BASE},
+    "numbers in a code": {"4": "faces, 4 numbers", "200": BASE},
+    "epochs": {"2": BASE, "5": "faces, 5 epochs"},
 }
 figure, axes = plt.subplots(
-    2, 4, figsize=(plots.WIDTH, 4.6), sharey="row", sharex="col"
+    2, 3, figsize=(plots.WIDTH, 4.6), sharey="row", sharex="col"
 )
 for column, (cause, values) in zip(axes.T, CAUSES.items()):
     for axis, key in zip(column, ("mean_squared_error", "sharpness")):
@@ -599,9 +615,7 @@ for column, (cause, values) in zip(axes.T, CAUSES.items()):
     column[1].set_xlabel(cause)
 axes[0, 0].set(ylabel="squared error", ylim=(0, 0.014))
 axes[1, 0].set(ylabel="sharpness", ylim=(0, 1))
-plots.show(
-    figure, "Error and sharpness by sigma, width of the code, epochs and filters"
-)
+plots.show(figure, "Error and sharpness by sigma, width of the code and epochs")
 
 # %% [markdown]
 # Dots are medians, bars the range of the seeds, mostly smaller than the dot.
@@ -797,7 +811,8 @@ plots.show(figure, "Histograms of 100 coordinates under the standard normal dens
 plots.drawing("correlated")
 
 # %% [markdown]
-# Both histograms are those of the circle, and yet most draws from it (orange) lie where no code does.
+# Both histograms are those of the circle, and yet draws from it (orange) differ from the codes in two ways: many lie off the ellipse, and none reach to its far ends.
+# Which of the two harms is measured below.
 # Is it so with our codes?
 
 # %%
@@ -828,9 +843,9 @@ plots.show(figure, "Correlations of the codes, one pair, and deviations along al
 
 # %% [markdown]
 # Left: many pairs are correlated, some strongly.
-# Middle: the pair that is most so; the dashed circle, two deviations, holds most of $\mathcal N(0, I)$, and the codes leave much of it empty and run on beyond it.
+# Middle: the pair that is most so (and each of the two is wider than normal); the dashed circle, two deviations, holds most of $\mathcal N(0, I)$, and the codes leave much of it empty and run on beyond it.
 # Right: seen along its own axes, the cloud of all codes has a deviation of several in some directions and of a fraction of 1 in most others.
-# $\mathcal N(0, I)$ has 1 along each (dashed): too little along the few that are long, and too much along the many that are thin.
+# $\mathcal N(0, I)$ has 1 along each (dashed): too little along those that are long, and too much along the many that are thin.
 #
 # Why does the KL term allow it?
 # For one face, (2.5) asks for small $\mu_i^2$ and for a cloud's deviation near 1, in each coordinate $i$ for itself.
@@ -920,7 +935,7 @@ if drawn:
 # Along them lie the large differences between faces, skin, background, hair, and $\mathcal N(0, I)$ draws only from near the middle of each.
 # The cure costs no training, only one mean and one covariance.
 # What still parts new faces from real ones, in this figure, is what parts rebuilt ones from them, too: blur, which is the decoder's.
-# That things fit together it tests only as far as thirty attributes know; for the rest there is the eye.
+# Whether things fit together it tests only as far as the thirty attributes cover that; for the rest there is the eye.
 # (The sharpness is that of the ten faces shown, beside the ten originals that are rebuilt, and only a hint.)
 
 # %% [markdown]
@@ -1066,7 +1081,8 @@ entangled.round(2)
 # In the first map `Male` and `No Beard` go together: adding `Male` brings as many beards as men, adding `No Beard` takes men away, and `Bald` brings some men along.
 # That is the company of 3.2, which the difference of means takes for the attribute's own.
 #
-# The logistic regression has a little less of it.
+# (All figures of this section are of one model and of these faces; they make no rank of the three ways.)
+# The logistic regression has a little less of it here.
 # It is made to tell faces apart: dividing by the covariance turns it to directions in which codes vary less ("codes along it", their deviation in that direction).
 # *All at once* has the least, and `Male` comes almost without beards: the labels have been told apart, since among men there are both.
 # Both get somewhat less done than the means at the same length, 36 and 38 in place of 42.
@@ -1196,7 +1212,8 @@ verdict.round(2)
 # The judge sees nearly all of it in rebuilt faces.
 # "Works" is to say: seen in 80 % of the faces after the vector, and in less than 30 % after random ones.
 # `Bald` fails at this α, and its curve still rises, so the step is too short; but for whom?
-# Of all labels we take the one that parts those who changed from those who did not most clearly, in one half of the faces, and look at the other half.
+# On one half of the faces we choose the label that best separates those who changed from those who did not, and on the other half we look at it.
+# (Now of all test faces without the attribute; the table has the first of them.)
 
 # %%
 worst = int(verdict["seen after vector"].to_numpy().argmin())
@@ -1286,7 +1303,7 @@ display(results.record("03_vae_faces", data=faces.name, seconds=seconds, rows=ro
 # ## Summary
 #
 # - A factor before a squared error is a statement about noise.
-#   The book's 2000 says σ = 1.75, and that is most of its blur.
+#   The book's 2000 says σ = 1.75, and on our drawn faces that is most of the blur.
 #   A code of too few numbers and too short a training blur as well.
 #
 # - Codes whose coordinates each look standard normal are not standard normal as a whole: they are correlated.
@@ -1341,7 +1358,7 @@ for weight, s in ((1, 2**0.5), (200, 0.1)):
 
 # %% [markdown]
 # **3. Build.** The vector of `Male` brings beards along.
-# Make one that does not: take out of it all that lies along the vectors of the other attributes, and look at its row of the heat map.
+# Make one that does not: take out of it all that lies along the vectors of the other attributes (they are not at right angles to each other: least squares), and look at its row of the heat map.
 # Is that the same as *all at once*?
 
 # %% jupyter={"source_hidden": true} cellView="form"

@@ -489,9 +489,9 @@ plots.drawing("coupling_stack")
 # The determinant of a product of matrices is the product of the determinants.
 # In logarithms, the log-determinants of the layers add up:
 #
-# $$\log p_X(x) = \log p_Z(z) + \sum_k \log\left|\det \frac{\partial f_k}{\partial x_k}\right|,$$
+# $$\log p_X(x) = \log p_Z(z) + \sum_k \log\left|\det \frac{\partial f_k}{\partial h_k}\right|,$$
 #
-# where $x_k$ is what enters layer $k$ and $f_k$ is that layer's function.
+# where $h_k$ is the point as it enters layer $k$ on its way from $x$ to $z$, and $f_k$ is that layer's function.
 # We write the model in two steps.
 # The first is what every flow of this course shares: given its two directions, it has a density, makes new points, and knows its loss.
 # Keras' `fit` calls `compute_loss` with what `call` gave, here log densities, as `y_pred`; the loss is the mean of their negatives, and `self.losses` are penalties that layers may declare.
@@ -667,7 +667,7 @@ if read:
     )
 
 # %% [markdown]
-# It falls fast at first, and then slowly, as the rate falls.
+# It falls fast at first, and then slowly.
 # What is the level that it comes down to?
 # That is the next question.
 
@@ -1005,8 +1005,8 @@ table.round(2)
 # %% [markdown]
 # ## 4.10 Is it right?
 #
-# A loss that falls proves little: with a wrong log-determinant it falls, too, and further than it should.
-# Four checks, of which the last three find such errors.
+# A loss that falls proves little: with a wrong log-determinant it falls, too, and with one that is too large further than it should.
+# Of these four checks the second and the third find any such error, and the fourth one that makes the density too large.
 #
 # 1. The **inverse**: $g(f(x)) = x$ for test points.
 # 2. The **log-determinant** is that of the Jacobian from automatic differentiation.
@@ -1111,7 +1111,7 @@ for name, model in {"bound 1": flow, "bound 5": wild}.items():
 
 # %% [markdown]
 # The latent points tell how it happens.
-# Each coordinate passes eight couplings; with log-scales up to 5 they may multiply it by $e^{40}$.
+# Each coordinate is changed by eight couplings; with log-scales up to 5 they may multiply it by $e^{40}$.
 # Where there are data, the networks have learned to behave; a little off the moons there are none, and some points are thrown out by powers of ten.
 # Their $\log q$ is about $-|z|^2/2$.
 #
@@ -1138,7 +1138,7 @@ plots.maps(
 # %% [markdown]
 # The truth falls off evenly on all sides.
 # Both flows fill the gap between the moons, where the truth has next to nothing: the Gaussian is one piece, a function that can be undone cannot tear it, and so there is always a bridge from moon to moon.
-# With bound 5 the rings lie where the two thousand places are that cost most, in two groups and not even far from a moon.
+# With bound 5 the rings mark the places that cost most: they lie in two groups, and not even far from a moon.
 #
 # Three seeds of each, as `make bench` measured them (two Intel Xeon cores; KL in nats: median, least and most), with two other cures for bound 5: latent points with a heavier tail (a Student's t distribution), and linear tails, that is, networks that see coordinates clipped to [−5, 5], so that scale and shift stop changing far out.
 
@@ -1267,6 +1267,7 @@ plots.image_rows(
 )
 
 # %% [markdown]
+# (These figures are of logits, those of the table before of standardised logits: by one constant lower, the sum of the logarithms of the widths.)
 # In the rows of mixture and kernel most digits can be read; the kernel's are training digits with noise on them.
 # The flow's are rougher.
 # And the mixture wins, by more than four nats: a test image is about $e^{4.4} \approx 80$ times likelier under it than under the flow (in the geometric mean).
@@ -1317,7 +1318,7 @@ plots.show(
 # One seed and fewer tries make no rank, so what three seeds show is this: the flow catches up with more images, and is level at 3,000.
 # There is no rule that flows are better in many dimensions.
 #
-# (Up to 3,000 images the mixtures had 29 tries of size, covariance and what is added to it, the kernel eight widths and the flow three shapes; with 10,000 the mixtures had the eleven and the flow the two that had done best.
+# (Up to 3,000 images there were 29 mixtures to choose from, by their size, their kind of covariance and `reg_covar`, eight widths of the kernel and three shapes of the flow; with 10,000 images only the eleven mixtures and the two flows that had done best.
 # [The benchmark's page](../docs/benchmark.md#sixty-four-dimensions) has the table.)
 
 # %% [markdown]
@@ -1467,7 +1468,7 @@ assert same_kl.plane > integral.plane
 # **2. Derive.**
 # NICE (Dinh et al., 2015) came before RealNVP.
 # Its couplings only shift: $s = 0$.
-# (NICE also scales each coordinate once, at its end; leave that out.)
+# (NICE also scales each coordinate once, next to $z$; leave that out.)
 # What is its log-determinant, and how high can its density be?
 # That bounds its KL from below, but not tightly.
 # For the tight bound, let $A(x)$ be the area of the region where $p$ exceeds $p(x)$.

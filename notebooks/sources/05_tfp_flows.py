@@ -13,7 +13,7 @@
 # **You will learn**
 # - to cut a network's connections so that one pass gives all conditional densities;
 # - why MAF is fast in one direction and IAF in the other, and which you need when;
-# - to build chains of TFP's bijectors that are known to train;
+# - to build chains of TFP's bijectors, and to make sure that their weights are found and trained;
 # - what over-fitting looks like in a flow, and what cures it;
 # - to approximate a posterior that is known up to a constant, and how a flow may lose half of it.
 #
@@ -565,7 +565,7 @@ assert (ratio.iloc[-1] > course.choose(full=8, quick=1.0)).all()
 
 # %% [markdown]
 # A pass for 64 coordinates costs about twice one for 2, so the fast directions stay fast.
-# In few dimensions a fixed cost hides the difference; at 64, with 64 passes in place of one, the slow direction takes some twenty times as long.
+# In few dimensions a fixed cost hides the difference; at 64, with 64 passes in place of one, the slow direction takes some twenty times as long (not 64 times, since both also pay once for the call itself).
 #
 # **Which one when?**
 # Training on data asks for densities: MAF or couplings.
@@ -651,7 +651,7 @@ for name, (ours, theirs) in pairs.items():
 # %% [markdown]
 # Equal but for rounding.
 # (TFP remembers which $z$ gave an $x$ and hands it back when asked for the inverse; `+ 0.0` makes a fresh tensor, so that it has to compute.
-# Its IAF, `Invert` of a MAF, is $x_i = (z_i - \mu'_i)\, e^{-\alpha'_i}$; `turned_round` says which $\mu'$ and $\alpha'$ make it equation 5.4.)
+# Its IAF, `Invert` of a MAF, is $x_i = (z_i - \mu'_i)\, e^{-\alpha'_i}$; it is equation 5.4 if $\alpha' = -\alpha$ and $\mu' = -\mu\, e^{-\alpha}$, which is what `turned_round` computes.)
 #
 # ### A chain, and one guard
 #
@@ -728,7 +728,7 @@ print(f"six layers with six networks: {variables_of(right, 36):,} weights")
 # It reports a validation loss of 2.15 for the one and 1.52 for the six, whose training loss is then 1.31.
 #
 # We do the same, all 800 points in each step, by `training.fit_density`, chapter 4's loop of whole epochs in one compiled graph.
-# The article puts no bound on the log-scale, so here it is 5, by a factor of $e^5 \approx 150$ a layer as good as none.
+# The article puts no bound on the log-scale, so here it is 5: a layer may scale by $e^5 \approx 150$, which is as good as no bound.
 # (Adam has a rate of 0.001, and gradients are cut to length 5.)
 
 # %%
@@ -960,7 +960,7 @@ def affine_coupling(dim=2, kept=1, width=64):
 
 
 # %% [markdown]
-# `fraction_masked` says the same as a part of the whole.
+# `fraction_masked` gives the same number as a fraction of all coordinates.
 # With one network in both, they are one function:
 
 # %%
@@ -1040,7 +1040,7 @@ def nice(count, width=64):
 
 
 # %% [markdown]
-# `nice` adds what the paper adds, one scale for each coordinate at the end.
+# `nice` adds one scale for each coordinate, next to $x$ (the paper has it next to $z$).
 # Three ways to write the coupling, one log-determinant, 0:
 
 # %%
@@ -1122,7 +1122,7 @@ plots.show(
 )
 
 # %% [markdown]
-# MAF, IAF and RealNVP look like the truth, but for specks between the moons.
+# MAF, IAF and RealNVP look like the truth, but for a pale band or specks between the moons.
 # NICE's moons are dark at the inner ends and faint at the outer ones.
 # In numbers, and with the checks of chapter 4:
 
@@ -1196,9 +1196,10 @@ assert tf.reduce_mean(alone.log_prob(doubled + 0.0) - written_out) > 0.5
 # `log_prob` brings the points to latent space by the batch's statistics, and takes the log-determinant with the averaged ones, which know little of this batch yet.
 # (TFP 0.25; it goes by `forward_log_det_jacobian`.)
 #
-# To train with it goes wrong.
-# A coupling before the normalisation may stretch the points as it likes: its own log-determinant pays for that, the normalisation undoes it, and the gradient sees no charge, since averages over past batches are no function of the weights.
-# The *value* of the loss does see it, later, when the averages have followed.
+# To train with it would go wrong.
+# If a coupling before the normalisation stretches the points, its own log-determinant rises, and the loss falls.
+# The normalisation shrinks them again, which should cost as much; but that cost is taken from averages over past batches, which do not depend on the weights, so the gradient does not see it.
+# The *value* of the loss sees it later, when the averages have followed.
 #
 # So we train with the formula written out, and then look at both modes.
 
@@ -1276,7 +1277,7 @@ assert errors["while training"] > 100 * errors["afterwards"]
 #
 # Bayes' rule gives a *posterior*: the density of parameters $\theta$ after seeing data, proportional to likelihood times prior.
 # We can compute $\tilde p(\theta)$, the product, for any $\theta$.
-# What we cannot do is draw from it, or know its constant, $Z = \int \tilde p(\theta)\, d\theta$.
+# What we cannot do is draw from it, or know its constant, $Z = \int \tilde p(\theta)\, d\theta$ (a number; the $Z$ of $p_Z$ is the latent variable).
 # There are no points to train on.
 #
 # A flow $q$ can be trained all the same, on points that it draws *itself*:
@@ -1546,10 +1547,10 @@ plots.show(
 
 # %% [markdown]
 # The dotted line is $\log 2$, the price of one lost ridge.
-# (A seed has both ridges if more than a twentieth of its draws are on either.)
-# Without tempering seven of ten seeds end there, and three happen to keep both.
+# (A seed has both ridges if more than a twentieth of its draws are on each.)
+# Without tempering seven of ten seeds end there, and three happen to keep both, at 0.08 to 0.09 nats.
 # With it nine keep both, at 0.12 to 0.35 nats, for a bridge between the ridges and for giving one of them more than its half; one seed lost a ridge all the same.
-# So tempering helps, and promises nothing.
+# So tempering helps to find both ridges, and promises nothing; and the three that found them without it are nearer than any of the nine.
 # One has to know, or check, that there is a second ridge, for the loss does not say: the flow on one ridge looks finished.
 
 # %%
@@ -1575,8 +1576,8 @@ results.record("05_tfp_flows", data=data.name, seconds=total, rows=rows)
 #   Couplings take one pass both ways and change less in a layer.
 # - TFP has them all.
 #   Count the variables before training.
-# - A flow with many weights and no bound on its log-scales fits 800 points, and may be worthless between them without a validation point that says so.
-#   The bound cures that; more data do the rest.
+# - A flow with many weights and no bound on its log-scales fits 800 points, and may give next to no density to places between them where no validation point happens to fall.
+#   A bound of 1 cures that.
 #
 # - A coupling keeps the first coordinates; a permutation gives the others their turn.
 # - While it trains, batch normalisation has two answers for one point, and TFP's `log_prob` mixes them.
@@ -1614,7 +1615,8 @@ assert (first @ last)[0, 2] == 4
 # Solution 2
 # mu_1 and alpha_1 see nothing: they are two constants (biases). x₂ gets scale and shift
 # by functions of x₁, and x₁ = mu_1 + e^alpha_1 z₁. So x → z is: first a coupling that
-# keeps x₁, then z₁ = (x₁ − a) / b for two constants; the code below goes the other way.
+# keeps x₁, then x₁ is shifted by mu_1 and scaled by e^alpha_1, two constants; the code
+# below does these in the other order.
 # An IAF's mu_2 and alpha_2 read z₁, which is x₁ shifted and scaled by constants. So
 # chains of MAFs, IAFs and couplings are one family in 2-D, but for constants; those of
 # section 5.7 differ in depth and seed.
@@ -1668,7 +1670,8 @@ assert np.diag(suspect).any() and not np.diag(right).any()
 # The misfit is divided by the variance, so five times the noise is the power 1/25.
 # The ridges are then wide and nearly meet at the origin: the valley between them is 3
 # nats deep in place of 80. A bridge costs little, nothing drives the draws to one side,
-# and no ridge is lost. (log Z is another one, and needs a wider grid.)
+# and no ridge is lost (by one seed, which alone would show little). (log Z is another
+# one, and needs a wider grid.)
 def log_noisy(theta, beta=1.0):
     return log_posterior(theta, beta / 25)
 

@@ -6,13 +6,13 @@
 # **How many bits does a picture cost?**
 # A density of images says how well they could be compressed, and it can draw new ones.
 # Chapters 4 and 5 mostly had two coordinates; a small image has 784.
-# This chapter takes couplings to images in historical order: NICE, RealNVP, Glow.
+# This chapter takes couplings to images, from the plainest to Glow, and then goes back over NICE and RealNVP to see what each step was worth.
 # At the end stands a model that scores images, draws them and returns them exactly, and one result that warns against what a likelihood seems to promise.
 
 # %% [markdown]
 # **You will learn**
 # - why images need noise before they have a density, and what the noise costs;
-# - what squeezing, masks, ActNorm, invertible 1×1 convolutions and several scales are for, and what each saves;
+# - what squeezing, masks, ActNorm, invertible 1×1 convolutions and several scales are for, and what each is worth;
 # - to build Glow from layers of a few lines, and to check each;
 # - what happens to one boot on its way to noise, and what its latent numbers control;
 # - why a model of clothes finds digits likelier than clothes.
@@ -113,7 +113,7 @@ plots.show(
 # %% [markdown]
 # Trousers, sneakers, boots, most tops and most bags are what they should be; some dresses and bags are torn, and sandals are mostly fragments.
 # Which top is a shirt and which a coat is hard to say, as it is in the data.
-# Such clothes are no nearer to training images than test images are (section 6.9), and no means: a flow draws every pixel.
+# Such clothes are no nearer to training images than test images are (section 6.9), and they are no blurred averages, as a VAE's are: a flow draws every pixel.
 
 # %% [markdown]
 # ## 6.2 Grey levels have no density
@@ -399,7 +399,7 @@ for layer in (Squeeze(), affine, additive):
 #
 # What is left when all layers are through should be standard normal.
 # A border pixel is always black; its deviation is a thousandth, that of the noise.
-# So, like NICE, we end with a mean and a deviation for each number, which some images set before training starts (a rate of 0.002 would take thousands of steps to get there).
+# So, like NICE, we end the way to $z$ with a mean and a deviation for each number, which some images set before training starts (a rate of 0.002 would take thousands of steps to get there).
 
 
 # %% tags=["definitions"]
@@ -474,7 +474,7 @@ class Chain(keras.Model):
 # %% [markdown]
 # The density is that of standard normal numbers, times the determinant, and the loss is in bits per dimension.
 # `fit` first hands some images to the layers that start from data.
-# It refuses what is no image of the right size and range: values from 0 to 1, taken for levels, would train to a figure below one bit that means nothing.
+# It refuses images of another size or range: values from 0 to 1, taken for grey levels, would give a loss below one bit, which would mean nothing.
 
 
 # %% tags=["definitions"]
@@ -572,7 +572,7 @@ plots.image_rows(
 # %% [markdown]
 # It runs, and it has a likelihood, but it needs more bits than a histogram for each pixel, which knows nothing of neighbours.
 # What it draws are dark spots in the place of clothes.
-# The next three sections have what Glow adds.
+# The next three sections have what Glow adds; section 6.11 measures what each part is worth.
 
 # %% [markdown]
 # ## 6.6 ActNorm
@@ -1204,7 +1204,7 @@ if data.complete:
 # The large model needs 3.207 bits.
 # One image out of 10,000 has 8.02 bits: it is caught by the escape of section 6.5.
 # Without that it would cost 1,831 bits, and the mean would be 3.39.
-# (The escape was brought in after that image had been seen; no other image's figure depends on it.)
+# (The escape was brought in after that image had been seen; of the large model's figures no other depends on it.)
 #
 # That is the growth from step to step once more, and the cut at ±6 is there to stop it: a network is shown nothing that is further out than it knows.
 # The large model was trained before the cut stood in the code.
@@ -1287,7 +1287,7 @@ if data.complete:
 # %% [markdown]
 # The judge sees what was asked for in 88 % of the samples, and every class in 6 % of them or more; a hundred of each were asked for.
 # The distance is 0.135, where test images are at 0 from each other but for chance.
-# For comparison: a Glow with 310,000 weights and no classes, trained for 13 minutes on two cores, had a distance of 0.44 at this temperature, and of the rarest class it drew 2.5 %.
+# For scale: a smaller Glow, of 310,000 weights and without classes, had a distance of 0.44 at this temperature after 13 minutes of training on two cores, and of the rarest class it drew 2.5 % (one training, which differs in more than one thing).
 #
 # Are they copies?
 # The nearest training image of each sample, by the distance of pixels, against that of as many test images, which are no copies:
@@ -1389,8 +1389,8 @@ plots.show(
 # %% [markdown]
 # All numbers of 200 test images, against the standard normal curve.
 # (Those of the image are divided by their deviation, and their peak, the half of all pixels that is black, is cut.)
-# Before the split the numbers are more peaked than normal, and they may be: the split knows for each of them a mean and a deviation.
-# Divided by those, both halves follow the curve.
+# Before the split the numbers are more peaked than normal, and they may be: the split predicts a mean and a deviation for each number that leaves, and the others go through the second scale first.
+# After that both halves follow the curve.
 
 # %% [markdown]
 # ### What does the half that leaves early carry?
@@ -1431,12 +1431,13 @@ plots.image_rows(
 #
 # And how many bits are spent on each half?
 # One cannot just compare the densities of the two, because the steps may stretch one and shrink the other.
-# But all images with this coarse half lie on a curved sheet of 392 dimensions in the space of pixels, and *on the sheet* there is a density: that of the noise, divided by how much the way back stretches,
+# Let $\varepsilon_1$ be the noise that leaves at the first split, 392 numbers.
+# All images with this coarse half lie on a curved sheet of 392 dimensions in the space of pixels, and *on the sheet* there is a density: that of the noise, divided by how much the way back stretches,
 #
 # $$\log q(y \mid \text{coarse}) = \log \mathcal N(\varepsilon_1; 0, I) - \tfrac12 \log \det (J J^\top), \qquad J = \frac{\partial y}{\partial \varepsilon_1},$$
 #
-# with a row of $J$ for each of the 392 numbers.
-# It counts in the units of pixels, so its bits can be set beside those of the whole image.
+# with a row of $J$ for each of the 392 numbers: $\sqrt{\det (J J^\top)}$ is the factor by which a small piece of noise grows in area on the sheet.
+# It counts in the units of pixels, so its bits can be set beside those of the whole image: as in section 6.2 each direction begins with 8 bits.
 
 
 # %%
@@ -1464,8 +1465,7 @@ for k in range(course.choose(full=4, quick=1)):
     print(f"{names[y_test[k]]}: {part:.2f} of {whole:.2f} bits on the fine half")
 
 # %% [markdown]
-# More than half of the bits are spent on the half that changes shade and grain, and less than half on what makes it a boot.
-# Keep that in mind for section 6.13.
+# For all four, more than half of the bits are spent on the half that changes shade and grain, and less than half on what makes it a boot.
 
 # %% [markdown]
 # ## 6.11 What each idea buys
@@ -1487,7 +1487,7 @@ for k in range(course.choose(full=4, quick=1)):
 
 # %% [markdown]
 # `make bench PART=ladders` trains each with three seeds; [benchmarks/rung_layers.py](https://github.com/OWNER/generative-models-course/blob/main/benchmarks/rung_layers.py) has the rungs as lists of layers.
-# They need so many bits per dimension on the 10,000 test images.
+# This is how many bits per dimension they need on the 10,000 test images.
 # The two lines are what a single Gaussian with full covariance needs, on dequantised images, and a histogram for each pixel.
 # (The Gaussian knows how pixels go together, and loses all the same: it cannot say that a pixel is exactly black in half of the images.)
 
@@ -1621,8 +1621,8 @@ plots.image_rows(rows, alt="Two ways between two images, in pixels and in latent
 print((8 - log_prob(path) / (784 * np.log(2))).round(2))
 
 # %% [markdown]
-# It does not: the bits rise from those of the sandal to those of the boot, with no hill where the shoe is broken.
-# The next section asks what these bits are of.
+# On this way it does not: the bits rise from those of the sandal to those of the boot, with no hill where the shoe is broken.
+# The next section asks what these bits measure.
 
 # %% [markdown]
 # ## 6.13 The likelihood paradox
@@ -1792,10 +1792,10 @@ print(f"area under the ROC curve {auc:.3f} ± {np.std(again):.3f}")
 assert auc > 0.9 or not data.complete or stranger != "MNIST"
 
 # %% [markdown]
-# This one rings: in 99 % of pairs the digit has more of it than the garment.
+# This one rings: in 99 % of pairs the difference is larger for the digit than for the garment.
 # A table of counts makes a good alarm of a useless one, on this pair of data sets.
 # Serrà et al. (2020) take off the size of the image's file, packed by PNG or a better method, Ren et al. (2019) the likelihood of a second model that was trained on noisy images.
-# Both ask, like this, not how likely an image is, but how much likelier than its grain would have it.
+# Both ask, like this, not how likely an image is, but how much likelier it is than its grain alone would suggest.
 #
 # The warning stays: a high likelihood does not say that an image belongs.
 
@@ -1842,7 +1842,8 @@ results.record("06_glow", data=data.name, seconds=spent, rows=likelihoods)
 # - On small images, log-scales buy most, normalisation and a 1×1 matrix a little less than a tenth of a bit each; giving up checkerboards, and a split, cost.
 # - One image that is unlike all others can own the mean of a likelihood; an escape of one in ten thousand bounds it.
 # - A flow gives back what it was given, and draws at a temperature.
-# - A likelihood measures how black and how predictable an image is, pixel by pixel, more than what it shows; how much likelier an image is than its neighbours make it tells more.
+# - A likelihood measures how black and how predictable an image is, pixel by pixel, more than what it shows.
+#   How much likelier it is than neighbouring pixels alone would make it tells more.
 #
 # [Chapter 7](07_mintnet.ipynb) has layers that move every coordinate at once, with a Jacobian that is still triangular.
 #
@@ -1854,7 +1855,7 @@ results.record("06_glow", data=data.name, seconds=spent, rows=likelihoods)
 # **1. Predict.** At temperature 0 all noise is 0, its likeliest value.
 # Is the image of a boot at temperature 0 the likeliest image of all?
 # Say yes or no before you open the solution.
-# (That image is one point and not a whole grey level, so its bits bound no length of a code; take them as a density.)
+# (That image is one point and not a whole grey level, so its bits are a density in other units, and no bound on the length of a code.)
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 1

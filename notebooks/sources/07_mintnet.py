@@ -333,7 +333,7 @@ assert by_hand[0, 1] == 0 and by_autodiff[0, 1] == 0
 # So there is at most one $x$ for a $z$; that there is one for *every* $z$ follows from $|t| > 0$, as in section 7.2.
 #
 # **And it may be stacked** (the first proposition): if the Jacobians of $f$ and $g$ are lower triangular everywhere, so are those of $\lambda f + \mu g$, for any numbers $\lambda$ and $\mu$, and of $f(g(x))$.
-# The diagonal of the composition at $x$ is that of $f$ at $g(x)$ times that of $g$ at $x$, so compositions can always be undone.
+# The diagonal of the composition at $x$ is that of $f$ at $g(x)$ times that of $g$ at $x$, so a composition of layers that can be undone can be undone.
 # A sum can be undone if its diagonal never touches 0, for instance if $\lambda$, $\mu$ and both diagonals are positive.
 # Take the function above for $f$, and for $g$ once tanh, in the sum $2f + 3g$, and once itself, in the composition:
 
@@ -475,7 +475,7 @@ class Mint(Triangular):
 # The vectors $c_1$ and $c_3$ hold one number for each unit.
 # `ways` is the part of the diagonal that comes through each unit $s$ of the second layer; the last line adds up the units of each coordinate.
 # $|t|$ is kept from coming to 0.
-# (`times` and `centre` are named here because convolutions, in section 7.8, replace them.)
+# (`self.times` and `self.centre` are named here because convolutions, in section 7.8, replace them; the bare `times` stays, since the diagonal never leaves its pixel.)
 #
 # What is left are the weights and masks for points.
 # With a small $W_3$ and $t = 1$ a layer starts near $f(x) = x$.
@@ -893,7 +893,7 @@ plots.show(
 # with the distribution function $F$ of $x_1$, that of $x_2$ given $x_1$, and $\Phi$ that of a standard normal number.
 # The density of two moons is known, so their map can be computed on a lattice.
 # To test it, 3,000 test points go through: the Kolmogorov–Smirnov distance is the largest difference between the shares of points and of a normal density below a level; 0.025 is exceeded by chance once in twenty.
-# ($|z|^2$ is tested too: with most dependences between $z_1$ and $z_2$ it would not have a χ² distribution.)
+# ($|z|^2$ is tested too: if $z_1$ and $z_2$ depended on each other, it would usually not have a χ² distribution.)
 
 # %%
 from scipy.interpolate import RegularGridInterpolator
@@ -1367,7 +1367,7 @@ plots.show(
 # With the guards it arrived all the same.
 # For 50 steps $\alpha$ was 1, then a half, and from step 100 on a third.
 # Was it the smaller step, or that numbers which fit are left alone?
-# The same search with the second guard only:
+# The same search once more, with the numbers that fit left alone, and without smaller steps:
 
 # %%
 slowest = int(np.argmax(steps))
@@ -1379,7 +1379,7 @@ of_images = wrong.any(axis=(1, 2, 3)).sum()
 print(f"{wrong.sum():,} of {wrong.size:,} numbers wrong, in {of_images} images")
 
 # %% [markdown]
-# Without the smaller steps it never arrives, and more than half of the numbers stay wrong: **they rescued the layer**, as they rescued the steep curve.
+# Without the smaller steps it never arrives, and more than half of the numbers stay wrong: **the smaller steps were needed**, as for the steep curve.
 # In another training another layer may need it, or none.
 #
 # And this is how an image comes back in the layer that took second longest, all numbers at once, and yet in order:
@@ -1417,7 +1417,7 @@ plots.animation(
 # ## 7.10 Beside Glow
 #
 # Is that good?
-# Chapter 6's Glow, with one scale and 16 steps of flow of 64 channels, takes about as long for a step of training.
+# Chapter 6's Glow, with one scale and 16 steps of flow, whose networks are 64 channels wide, takes about as long for a step of training.
 # Both get the 60,000 images four times in batches of 64, and the best of four peaks of the learning rate; these were tried with one seed on 32,000 images and judged by 5,000 training images left out.
 # Three seeds, median and range, as `make bench` measured them; samples are at temperature 0.8.
 # (These are trainings of their own: four passes, where the one above had three.
@@ -1442,10 +1442,9 @@ pd.DataFrame(table)
 # %% [markdown]
 # MintNet needs 0.1 to 0.3 bits less: its worst seed is better than Glow's best.
 # (One of its seeds is 0.15 bits worse than the other two, which lie close together.)
-# In this setting it is the better model; whether by its layers or by its weights, no row here tests.
-# We would guess that it is because every number moves in every layer, along a curve of its own; no row here tests that.
+# In this setting it is the better model; we guess that its layers are the reason, since every number moves in each of them, along a curve of its own; no row here parts that from its having twice the weights.
 #
-# What this does not say: these are images of one size, one length of training, and four tries of one setting; and MintNet has twice the weights.
+# What this does not say: these are images of one size, one length of training, and four tries of one setting.
 # The authors compare the two at full length on CIFAR-10 and find them close, 3.32 bits for MintNet and 3.35 for Glow.
 # How much the rate alone can do, the tries show: with chapter 6's peak of 0.002 Glow was 0.3 bits worse than with 0.01 (one seed).
 # A rival that nobody tuned is no rival.
@@ -1552,9 +1551,9 @@ assert not np.linalg.matrix_power(N, 5).any()
 # Triangular it still is, and its diagonal is the one that is claimed. What fails is
 # section 7.4's `diagonal.min() > 0`; then every check of the log-determinant, which is
 # not a number where a slope is negative; and the search of section 7.5, since the layer
-# folds. (The fold of section 7.2 happens to be mended by half a tie.) Training would
-# even begin well: with a small W₃ all slopes are near 1. It breaks down when one of
-# them passes 0.
+# folds. (The weights of section 7.2, tied by c₁ alone, happen to give a rising curve.)
+# Training would even begin well: with a small W₃ all slopes are near 1. It breaks down
+# when one of them passes 0.
 class HalfTied(MintLayer):
     """With |W₂| times the sign of c₁, and not of c₃."""
 

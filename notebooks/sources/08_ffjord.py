@@ -145,7 +145,7 @@ plots.drawing("residual_ode")
 # One long step tears the order of the points: some lines cross and others do not, so somewhere two starts share an end, and on the way back nobody can tell which it was.
 # With more and shorter steps the lines bend towards the solution, in grey, and with sixteen they lie close to it.
 # A residual network of many thin layers can be read as a solver, if neighbouring layers are alike, and the differential equation is what it tends to.
-# (Residual layers have weights of their own each; here one network serves all times, with $t$ as an input.)
+# (Each residual layer has its own weights; here one network serves all times, with $t$ as an input.)
 #
 # Euler's step looks at the velocity once.
 # The classical method of Runge and Kutta, **RK4**, looks four times, twice in the middle of the step, and goes on with a weighted mean:
@@ -277,7 +277,7 @@ evaluations = int(chosen.diagnostics.num_ode_fn_evaluations)
 print(f"solution {solution[-1, 0]:.4f}; the adaptive solver evaluated {evaluations}×")
 
 # %% [markdown]
-# Euler's steps and RK4's fall where the clock says, and some are long where the field bursts.
+# Euler's steps and RK4's are equally long in time, so where the field bursts a single one moves far.
 # The adaptive solver hurries where nothing happens and takes care where something does.
 # Its care costs: 90 evaluations, where the other two had 16.
 # (And it is no oracle: a burst that is short enough falls between two of its long steps and is never seen.)
@@ -445,7 +445,7 @@ print(f"last: {own[-1]:.3f} by its own steps, {many[-1]:.3f} by {MANY}")
 
 # %% [markdown]
 # For three epochs the two curves are one.
-# Then they part: by its own three steps the flow sinks below the dashed line, where no density can stay (on average over fresh points the truth has the smallest NLL of all), and by 64 steps the same network gets worse and worse.
+# Then they part: by its own three steps the flow sinks below the dashed line, where no density can stay (on average over fresh points the truth has the smallest NLL of all), and by 64 steps the same network gets worse, with setbacks.
 # Somebody who looks at the loss alone sees a success.
 # (This is one seed.
 # We tried five more: in each the curves parted, and in four of them the flow passed below the truth.)
@@ -689,7 +689,8 @@ history = train(Penalised(flow, KINETIC), EPOCHS, PEAK_RATE, "FFJORD")
 # %% [markdown]
 # (The exact trace, as here, costs little in two dimensions; strictly, FFJORD is the model of section 8.8, with an estimate of it.)
 #
-# Its KL is judged by four times as many steps as in training, over the plane and over the bulk, the region with 99.99 % of the truth, and these steps by the adaptive solver; the twelve steps of training stand beside them.
+# We compute its KL with four times as many steps as in training, over the plane and over the bulk, the region with 99.99 % of the truth.
+# The adaptive solver checks these steps, and the result of the twelve steps of training stands beside them.
 
 # %%
 FINE = 4 * STEPS
@@ -783,7 +784,7 @@ plots.show(
 # %% [markdown]
 # All arrows have one scale, and so have the greys.
 # (They are drawn where the density is above 0.005.)
-# First the cloud is torn apart along a line through its middle, up on the left and down on the right, and then each half is pressed into its moon.
+# First its two halves are pulled apart, up on the left and down on the right, with an ever thinner bridge between them, and then each half is pressed into its moon.
 # Where arrows point towards each other the density grows.
 #
 # The same as a film, with four hundred draws that go along.
@@ -942,7 +943,7 @@ plots.show(
 )
 
 # %% [markdown]
-# In two dimensions the exact trace is no dearer than a probe; in 128 a probe is around ten times cheaper, and its time hardly depends on $D$.
+# In two dimensions the exact trace is no dearer than a probe; in 128 a probe is around eight times cheaper, and its time grows slowly with $D$.
 # The price is noise in every log-density.
 # Training stays right on average, as with batches: the gradient of a noisy loss that is right on average is a gradient that is right on average.
 # It pays in variance.
@@ -1015,7 +1016,7 @@ digits_history = training.fit_density(
 # The judge takes the exact trace, all 64 gradients of it, and four times as many steps.
 # Beside the flow stands a mixture of fifteen Gaussians, the kind that won on these digits in chapter 4.
 # A log-density of standardised logits is no figure that others could compare with, so it is brought back to grey levels, where one level has the width 1 and the mean of $-\log_2 p$ bounds a code length from above: bits per pixel.
-# By the chain rule from a level to $f$, to the logit, to the standardised logit, that takes $\log\big(\tfrac{0.98}{17} \cdot \tfrac{1}{f(1 - f)} \cdot \tfrac{1}{\text{spread}}\big)$ for each pixel.
+# By the chain rule from a level to $f$ (the level as a fraction, moved a little away from 0 and 1), to the logit, to the standardised logit, that takes $\log\big(\tfrac{0.98}{17} \cdot \tfrac{1}{f(1 - f)} \cdot \tfrac{1}{\text{spread}}\big)$ for each pixel.
 
 # %%
 from sklearn.mixture import GaussianMixture
@@ -1089,9 +1090,9 @@ plots.drawing("adjoint")
 
 # %% [markdown]
 # The **adjoint** $a(t) = \partial L / \partial z(t)$ says how the loss $L$ at the end would change if the point were moved at time $t$.
-# It obeys an equation of its own, and the gradient by the weights $\theta$, $g$ in the drawing, is an integral along the way:
+# It obeys an equation of its own, and the gradient by the weights $\theta$, $g$ in the drawing, is an integral along the way ($a$ is written as a row):
 #
-# $$\frac{da}{dt} = -a^\top \frac{\partial v}{\partial z}, \qquad \frac{\partial L}{\partial \theta} = \int_0^1 a^\top \frac{\partial v}{\partial \theta}\, dt.$$
+# $$\frac{da}{dt} = -a\, \frac{\partial v}{\partial z}, \qquad \frac{\partial L}{\partial \theta} = \int_0^1 a\, \frac{\partial v}{\partial \theta}\, dt.$$
 #
 # Why so?
 # A step $z' = z + h\,v(z)$ has, by the chain rule, $a = a'(I + h\, \partial v/\partial z)$, where $a'$ is the adjoint after the step: so $a' - a = -h\, a' \partial v/\partial z$, and $h \to 0$ gives the first equation.
@@ -1236,7 +1237,7 @@ assert off > 0.5
 
 # %% [markdown]
 # With $\kappa = 15$ the way back finds this start to a hundredth; others it finds to some tenths, or loses, and more steps add more rounding: with 256 this one is lost, too.
-# With 20 it stays at 1: the end differs from 1 by less than a number of 32 bits can say, so nothing is left of where the point came from.
+# With 20 it stays at 1: exactly, the end would be $e^{-20} = 2 \cdot 10^{-9}$ short of 1, and the nearest number of 32 bits below 1 is $6 \cdot 10^{-8}$ away, so nothing is left of where the point came from.
 # The adjoint would then take its derivatives at places where the point never was.
 # A flow that presses data onto a thin curve has such directions, so a check belongs to every use of the adjoint: compare `start` with the point that one began with.
 # Here there is memory enough, and this chapter trains through the solver.
@@ -1346,7 +1347,7 @@ if course.profile() == "full":
     assert matched_kl.plane < 0.03 and gap < 0.1
 
 # %% [markdown]
-# A little nearer to the truth than FFJORD in this run, after a small part of its seconds.
+# A little nearer to the truth than FFJORD in this run, after less than a fifth of its seconds.
 # (Section 8.11 asks whether that is owed to the training or to the nonlinearity, with three seeds.)
 # And no solver can be cheated in training: none stood in the loss.
 #
@@ -1448,7 +1449,7 @@ plots.image_rows(
 )
 
 # %% [markdown]
-# The same network as FFJORD's, but for the nonlinearity, and 5 nats better after a small part of the seconds; it is level with the mixture now.
+# The same network as FFJORD's, but for the nonlinearity, and 5 nats better after a quarter of the seconds; it is level with the mixture now.
 # A loss of FFJORD takes 32 evaluations of the network with their gradients, and has one probe's noise; here it takes one.
 # So this network saw 6,000 batches in its seconds, and FFJORD's 800.
 # (Which of these made the five nats, or whether SiLU did, was not taken apart.)
@@ -1482,11 +1483,11 @@ for name in ("kernel", "mixture", "RealNVP", "FFJORD", "flow matching"):
     )
 
 # %% [markdown]
-# (`density_ms` are milliseconds for 10,000 densities; all rows are in the [leaderboard](../docs/leaderboard.md).)
+# (`train_seconds` leave compiling out, and `density_ms` are milliseconds for 10,000 densities; all rows are in the [leaderboard](../docs/leaderboard.md).)
 #
 # **Two moons.** The same network, SiLU and all, comes to 0.015 in the median by either training: level, since the ranges hold each other's medians.
 # What differs is the time: about 18 seconds of flow matching against 169 of FFJORD.
-# With tanh, as in section 8.5, FFJORD takes 100 seconds and comes to 0.025; flow matching did better with SiLU in the one trial that compares, at a peak of 0.01: 0.026, and 0.072 with tanh.
+# With tanh, as in section 8.5, FFJORD takes 100 seconds and comes to 0.025; in the one trial that compares them, at a peak of 0.01, flow matching came to 0.026 with SiLU and to 0.072 with tanh.
 # ([The benchmark's page](../docs/benchmark.md#what-was-tried) has all trials and says what was tried before them; the batches differ, 1,024 against 256.)
 #
 # FFJORD with SiLU and flow matching are level with chapter 5's RealNVP, MAF and IAF; RealNVP of chapter 4, MintNet and the mixture are nearer.
@@ -1499,7 +1500,7 @@ for name in ("kernel", "mixture", "RealNVP", "FFJORD", "flow matching"):
 # **The digits.** In 64 dimensions flow matching is level with the best mixtures, and FFJORD with chapter 4's RealNVP, by the medians, and the ranges of three seeds overlap.
 # The mixtures had 30 tries, each flow three, chosen by validation pictures; flow matching and FFJORD had three or four more by hand before.
 #
-# And tuning was not equal: flow matching on the moons had some twenty settings tried by hand, judged by the KL itself, where FFJORD kept those of section 8.5, though both other trials were a little better.
+# And tuning was not equal: flow matching on the moons had some twenty settings tried by hand, judged by the KL itself, where FFJORD kept those of section 8.5, though both other trials, SiLU and a peak of 0.006, were a little better.
 #
 # ### What became of it
 #

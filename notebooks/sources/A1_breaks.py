@@ -44,7 +44,7 @@
 # | a regulariser changes nothing | `kernel_regularizer`, 6.3 | [a regulariser that does nothing](#a-regulariser-that-does-nothing) |
 # | `val_` figures jump about; a loss of 0 | `test_step`, 3.2 and 3.3 | [val_loss of the last batch](#val_loss-of-the-last-batch) |
 # | early stopping never stops; a checkpoint keeps every epoch | `total_loss` and `loss`, 3.2 | [two names for one loss](#two-names-for-one-loss) |
-# | the KL counts twice | `500 * mean`, `2000 * mean`, 3.2 and 3.3 | [a mean against a sum](#a-mean-against-a-sum) |
+# | the KL counts twice | `500 * mean`, 3.2; for the `2000 * mean` of 3.3 see 3.4 | [a mean against a sum](#a-mean-against-a-sum) |
 # | `No gradients provided for any variable`; `Gradients do not exist` | global `encoder`, `decoder`, 3.2 and 3.3 | [another network than its own](#another-network-than-its-own) |
 # | the outer tiles of a grid are white | `norm.ppf`, 3.2 | [white tiles at the edge](#white-tiles-at-the-edge) |
 # | `model(x)` and `model.predict(x)` disagree; a log-determinant is 0 | 6.3 | [predict goes the other way](#predict-goes-the-other-way) |
@@ -144,7 +144,7 @@ warnings.filterwarnings("ignore", category=DeprecationWarning)
 # | | with `LOAD_MODEL = True`: call `vae` on one batch, then `vae.load_weights("./models/vae.weights.h5")` | [file names](#the-filepath-provided-must-end-in-keras) |
 # | `realnvp` | `Input(shape=(input_dim,))` | [shape](#cannot-convert-2-to-a-shape) |
 #
-# The Korean notebooks need the same lines, but that `autoencoder` has its `.keras` names already.
+# The Korean notebooks need the same lines, except that `autoencoder` has its `.keras` names already.
 # Their `vae_fashion` and `vae_faces` define `get_config` as `return {}`, with which a model is saved and cannot be loaded ([saving](#non-serializable-argument-values)).
 # On Colab, or wherever there is the notebook alone, make the folders `./models` and `./output` first.
 # The notebooks import `notebooks.utils`, which Python finds in the repository's root folder: start Jupyter there by `PYTHONPATH=. jupyter lab`.
@@ -610,6 +610,7 @@ print(f"the KL counts {total / (500 * mean):.3f} times: 1024 / 500")
 # %% [markdown]
 # A mean over 1,024 pixels times 500 is the sum over pixels divided by 2.05, so the KL term has 2.05 times the weight that the bound gives it: the book's VAE is a β-VAE with β = 2.05.
 # [Section 2.10](02_vae.ipynb) tells what follows.
+# (For the faces the 2000 is no β but a choice of σ: [section 3.4](03_vae_faces.ipynb).)
 # Whoever changes the size of the images changes β, if the 500 stays.
 #
 # ### another network than its own
@@ -725,6 +726,7 @@ for tuned in (True, False):
 # - `keras.random.normal(shape, seed=1)` gives the same noise at each call; give it a `keras.random.SeedGenerator(1)`.
 # - A checkpoint with `save_best_only=True` is written, and no notebook of the book loads it: what goes on is the last epoch.
 # - `BatchNormalization` uses running means when `training` is not passed on in a `train_step` of one's own, and those need some hundred batches to arrive.
+#   On JAX a `call` of one's own has to pass it on as well, since `fit` goes to `call` directly (Keras 3.15): else the running means stay at 0, no error is raised, and nothing is normalised.
 # - The "test" faces of `vae_faces` come from the folder that it trains on; `image_dataset_from_directory` with `validation_split` and one seed keeps them apart.
 # - `RealNVP`'s loss is in units of the normalised data: the density of the data themselves differs by the logarithms of the deviations.
 
@@ -1339,6 +1341,7 @@ assert losses[0] > losses[-1] > 0
 # This flow runs, and training it changes nothing.
 # Which number shows it, and what are the two reasons?
 # Train it: keep the network, and write anew what is around it.
+# (A bijector that is called on another makes a chain of the two.)
 
 # %%
 network = keras.Sequential(

@@ -3,7 +3,7 @@
 #
 # [![Open in Colab](../docs/colab.svg)](https://colab.research.google.com/github/OWNER/generative-models-course/blob/main/notebooks/A2_faster.ipynb)
 #
-# The book's RealNVP trained on two moons for a quarter of an hour and ended at 0.12 nats from the truth; ours trains for half a minute and ends at 0.008.
+# The book's RealNVP trained on two moons for a quarter of an hour and ended at 0.12 nats from the truth (one seed); ours trains for half a minute and ends at 0.008 (three).
 # **What made the difference?**
 # Two questions are mixed up in that.
 # One is what a model and its optimizer can reach; the other is what an epoch costs, and who makes it so.
@@ -159,7 +159,7 @@ pd.DataFrame(
 # Each keeps all changes of the rungs before it and adds one.
 # All train for 30 epochs, the epoch as one graph, so that the loop plays no part, and the last epoch counts.
 # (The ends above train longer, and ours keeps the best of its epochs by validation points.)
-# The thin ones take seconds, and run here, with one seed; the wide ones are in the table below, with three.
+# The thin ones take seconds, and run here, with one seed; the wide ones are in the picture below, with three.
 
 
 # %%
@@ -195,7 +195,8 @@ live["sixteen couplings"] = kl_after(thin(DEEP), rising_and_falling(**cut), "run
 pd.DataFrame(live).T.round(3)
 
 # %% [markdown]
-# One seed each, and one seed can mislead: in the run stored here the last of them ended at 0.038, and five of the six lie above all three seeds of the table.
+# One seed each, and one seed can mislead: in the run stored here the last of them ended at 0.038, and five of the six lie above all three seeds of the picture.
+# It is chance, and no other setting: with the seed set anew before each model, these lines give the figures of the picture for its three seeds, and 0.010 for the last rung with this one.
 # So three seeds do not show how far a fourth may go.
 # All nine with three seeds, as `make bench PART=ladders` measured them:
 
@@ -239,7 +240,7 @@ plots.show(
 #
 # - **The book's model** ends anywhere between 0.07 and 0.46 nats: at a rate that stays, the last epoch is a matter of luck, and so is a comparison by one seed.
 # - **Multiply and add**, in place of subtract and divide: no difference that three seeds resolve.
-# - **Thin and shallow networks** are worse, at this rate: from 0.21 to 0.61 in two rungs; but an epoch costs a sixtieth.
+# - **Thin and shallow networks** are worse, at this rate: from 0.21 to 0.61 in two rungs; but an epoch costs about a sixtieth (3.3 and 0.05 s in [the benchmark](../docs/benchmark.md)).
 #
 # - **The rate alone** is the first large step: 0.005 in place of 0.0001 takes 0.61 down to 0.10.
 # - **Rising and falling**: here 0.073 (0.041 to 0.086) in place of 0.100 (0.080 to 0.107), which three seeds hardly resolve; with sixteen couplings it is a factor of seven (section A2.4).
@@ -429,7 +430,8 @@ by_size.round(2)
 # ## A2.4 What else one could change
 #
 # The last rung again, then the same with one thing changed, three seeds each, 30 epochs.
-# (Bound 5 with six couplings is the rung before it with another bound.)
+# ("Bound 5 with six couplings" is rung 7 with bound 5.)
+# (Seconds were measured beside other work here, and are longer than those of A2.3.)
 # (The last row is the book's six couplings and networks with our optimizer and start.)
 
 
@@ -452,8 +454,8 @@ pd.DataFrame(
 
 # %% [markdown]
 # - **Without the start as the identity** and **without cutting gradients**: no difference that three seeds resolve.
-# - **Without the rise and fall of the rate**: seven times as far, and over the last ten epochs it swings from 0.03 to 2.0.
-# - **Batches of 64** give the same for twice the time; **batches of 1,024**, a quarter as many steps, are worse by these seeds; with that of this notebook it is the other way round (0.022 in solution 1, 0.038 above).
+# - **Without the rise and fall of the rate**: seven times as far, and over the last ten epochs it swings from 0.03 to 2.0 ([the benchmark](../docs/benchmark.md)).
+# - **Batches of 64** give the same for twice the time; **batches of 1,024**, a quarter as many steps, are worse by these seeds; with the seed of this notebook it is the other way round, 0.022 with batches of 1,024 (solution 1) and 0.038 with 256.
 # - **Bound 5**: no difference in the bulk that three seeds resolve, and over the plane more than 1,000 nats for some seeds (chapter 4, section 4.11); with six couplings the wider bound looks better, 0.05 in place of 0.16, and the seeds overlap.
 # - **The book's networks with our optimizer**: 0.085 (0.056 to 0.32), at twenty times the seconds, so that here width did not replace depth (it has the start as the identity, which six couplings do badly with).
 
@@ -536,7 +538,7 @@ print(f"mean log-determinant: {np.log(2 * np.pi) + 1 - truth.entropy():.2f} nats
 # **3. Build.**
 # Between a graph a step and a graph an epoch lie graphs of $k$ steps.
 # Write one, and plot the seconds of an epoch against $k$.
-# Where does it stop to pay?
+# Where does it stop paying off?
 
 # %% jupyter={"source_hidden": true} cellView="form"
 # Solution 3

@@ -4,7 +4,7 @@
 # [![Open in Colab](../docs/colab.svg)](https://colab.research.google.com/github/OWNER/generative-models-course/blob/main/notebooks/A3_likelihood.ipynb)
 #
 # **How likely does a VAE find an image, as a number that can be held against other models?**
-# The loss of chapter 2's VAE of grey images cannot answer, for two reasons: its "density" of a grey pixel is none, and it is a bound.
+# The loss of chapter 2's VAE of grey images cannot answer, for two reasons: what it takes for the density of a grey pixel is no density, and the loss is only a bound.
 # We give the decoder a distribution that adds up to 1, tighten the bound by drawing more often, and say the result in bits per dimension, the unit of [chapter 6](06_glow.ipynb).
 
 # %% [markdown]
@@ -350,8 +350,8 @@ plots.show(
 
 # %% [markdown]
 # Every doubling gains less than the one before.
-# So the gaps are at least 21 nats with sixteen numbers and 9 with two, of some 2,000; in other trainings of the table at the end it is 20 to 21, and 9 to 20.
-# (For the small black-and-white images of chapter 2 the whole gap was 0.8 nats of 42.)
+# So the gaps are at least 21 nats with sixteen numbers and 9 with two, of some 2,000; in the three trainings of the table at the end they are 20 to 21, and 9 to 20.
+# (For the small black-and-white images of chapter 2 the gap was at least 0.8 nats, of 42.)
 # Nothing shows that 64 draws are enough, as the curves still climb; so what follows is called a bound, on $-\log p(x)$ from above.
 
 # %% [markdown]
@@ -493,9 +493,9 @@ plots.image_rows(
 )
 
 # %% [markdown]
-# The model with sixteen numbers has the better figure by far, and the worse samples.
+# In this training the model with sixteen numbers has the better figure by far, and the worse samples.
 # A cloud has a KL of some 40 nats, so it takes about $e^{-40}$ of the prior, and 60,000 of them are lost in sixteen dimensions: nearly all that is drawn from the prior falls between them, as in chapter 1.
-# The likelihood hardly minds: if nine in ten draws were wasted, $p(x)$ would be a tenth of what it could be, and that costs $\log 10 = 2.3$ nats of 2,000.
+# The likelihood hardly minds: if all draws fell on clouds, each cloud would get $1 / 60{,}000 = e^{-11}$ of them in place of $e^{-40}$, and $\log p(x)$ would gain 29 nats, of 2,000.
 #
 # Given $z$, every pixel throws its own dice, independently of its neighbours, and so the drawn levels are grainy where real cloth is smooth.
 # The figure of the table pays for this grain.

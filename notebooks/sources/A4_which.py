@@ -142,7 +142,7 @@ plots.drawing("bent_space")
 # $$\log p(x) = \log p_U(u) - \sum_i \log\left(1 + \frac{a}{\cosh^2 v_i}\right) + \sum_i \log(\text{scale}_i), \qquad v = Q u .$$
 #
 # Two sources:
-# **moons**, $D/2$ independent pairs of coordinates with two moons each, so that there are $2^{D/2}$ clusters, 16 of them for $D = 8$ and 65,536 for $D = 32$;
+# **moons**, $D/2$ independent pairs of coordinates with two moons each, so that there are $2^{D/2}$ combinations of moons, 16 of them for $D = 8$ and 65,536 for $D = 32$;
 # and **clusters**, ten Gaussians with random means and covariances.
 
 # %% tags=["definitions"]
@@ -311,9 +311,9 @@ plots.show(
 #
 # So there is no best flow.
 # There is a family that suits the data, and one finds it by validation points, with a mixture among the contestants.
-# The winners' leads are many times the seeds' ranges; in between ranges touch, and make no rank.
+# The winners' leads are many times the seeds' ranges; in between some ranges overlap, and there we rank nobody.
 # Do not conclude more than that.
-# These are two kinds of density, both of our making, and masks that alternate split every pair of moons, which suits couplings.
+# These are two kinds of density, both of our making, and masks that alternate split every pair of moons, which suits couplings ($Q^\top$ turns back, so coordinate $i$ of $x$ is still mostly coordinate $i$ of $u$).
 # There were three trials each, and some choices lie at the edge of what was tried: the most Gaussians, the wider NICE, the smaller rate of the splines.
 # Weights are not equal: on the 32-D moons the spline flow has 430,000, MAF 116,000 and RealNVP 83,000.
 # And trainings are short for 32 dimensions, where all are far from the truth.
@@ -462,7 +462,7 @@ plots.maps(
 # The trained NICE is worse in another way: its density is uneven along the arcs, dark at the inner ends and faint at the outer ones.
 # (It has had 60 epochs.
 # The rows of `make bench` have 80 and are nearer, 0.079 to 0.108.)
-# So most of what it loses is not what it *cannot* do in principle, but what its couplings and the optimizer do not find.
+# So most of what this one loses is not what it *cannot* do in principle, but what its couplings and the optimizer do not find.
 #
 # How far can one push it?
 
@@ -492,7 +492,7 @@ pd.DataFrame(
 # The truth is nearly two pieces: from one moon to the other one has to cross a place where $\log p = -13.6$.
 # No theorem forbids a flow to get there, but it would have to stretch the middle of the base enormously, within a short distance.
 # Trained flows do not, and leave a thread.
-# The lower row is a hope, and what becomes of it is measured below.
+# (The lower row of the drawing is a hope; what becomes of it is measured below.)
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 plots.drawing("thread")
@@ -657,7 +657,7 @@ plots.maps(
 # The pictures show log densities, so that threads are seen.
 # With one Gaussian the gap between the moons is bridged.
 # Two Gaussians leave one, too: they are two hills of one density, with a valley at $\log p_Z = -6.3$ between them, and the flow takes that valley along, raised or lowered by its log-determinant.
-# Told the moon, this flow has next to none.
+# Told the moon, this flow has next to none; other trainings, below, have more.
 # (Its loss above is lower by $\log 2$, since the moon need not be guessed; the KL is of the mean over both moons.)
 # `make bench`, three seeds each, trained for 120 epochs in place of 60:
 
@@ -841,7 +841,7 @@ plots.show(
 # %% [markdown]
 # It climbs everywhere, and its slope has no jumps, only kinks at the knots.
 # The last knot must be at $(L, L)$, where the identity takes over.
-# If bins did not add up to the range, the spline would jump there: no inverse, and a density that does not integrate to 1, while inverse and log-determinant at random points might both look fine.
+# If bins did not add up to the range, the spline would jump there: no inverse, and a density that does not integrate to 1, if by too little to see, while inverse and log-determinant at random points might both look fine.
 #
 # ### The same by TFP
 #
@@ -862,9 +862,8 @@ assert np.allclose(z, y[:, 0], atol=1e-4)
 assert np.allclose(log_det, log_slope[:, 0], atol=1e-3)
 
 # %% [markdown]
-# TFP's `RealNVP` takes it as a coupling by `bijector_fn`; the leaderboard's spline flow is a chain of six of these.
-# (The contest above used ours.)
-# (It took about three times as long to compile as ours, one training each; [the benchmark's page](../docs/benchmark.md#why-tfps-spline-couplings-are-slow-to-compile) says why.)
+# TFP's `RealNVP` takes it as a coupling by `bijector_fn`; the leaderboard's spline flow is a chain of six of these, and the contest above used ours.
+# (TFP's took about three times as long to compile as ours, one training each; [the benchmark's page](../docs/benchmark.md#why-tfps-spline-couplings-are-slow-to-compile) says why.)
 
 # %% tags=["definitions"]
 import tensorflow as tf

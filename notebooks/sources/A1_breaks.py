@@ -48,6 +48,7 @@
 # | `No gradients provided for any variable`; `Gradients do not exist` | global `encoder`, `decoder`, 3.2 and 3.3 | [another network than its own](#another-network-than-its-own) |
 # | the outer tiles of a grid are white | `norm.ppf`, 3.2 | [white tiles at the edge](#white-tiles-at-the-edge) |
 # | `model(x)` and `model.predict(x)` disagree; a log-determinant is 0 | 6.3 | [predict goes the other way](#predict-goes-the-other-way) |
+# | on JAX `moving_mean` stays at 0, dropout drops nothing | `call` of a model of one's own | [a normalisation that does nothing](#a-normalisation-that-does-nothing) |
 # | some epochs of `fit` take up to twice as long as others | `fit`, `predict` | [an epoch that waits](#an-epoch-that-waits) |
 # | `ValueError` in `Model(x_, distribution.log_prob(x_))` | articles on flows | [a kerastensor in a tfp function](#a-kerastensor-in-a-tfp-function) |
 # | `TypeError: got an unexpected keyword argument 'event_shape'`; `event_ndims must be at least 1` | `TransformedDistribution` | [unexpected keyword argument event_shape](#unexpected-keyword-argument-event_shape) |
@@ -719,6 +720,15 @@ for tuned in (True, False):
 # **Cure:** `options.autotune.enabled = False`, as in the function above, where batches are cut from arrays and there is nothing to tune.
 # `course.start` does it for all data sets that do not ask otherwise, and for arrays.
 #
+# ### a normalisation that does nothing
+#
+# **Where:** on JAX, a model whose own `call` runs networks with `BatchNormalization`, or `Dropout`, in them.
+#
+# **Why:** on TensorFlow `fit` calls the model, and Keras tells all networks inside that they are being trained.
+# On JAX it goes to `call` directly (Keras 3.15), and networks inside take themselves for being used.
+# There is no error: `moving_mean` stays at 0, and nothing is normalised.
+# **Cure:** `def call(self, x, training=None)`, and `self.encoder(x, training=training)` in it, as in [chapter 3](03_vae_faces.ipynb), which checks that the means have moved.
+#
 # ### and in one line each
 #
 # - `optimizer.lr = 5e-4` is taken without an error and does nothing (only reading it raises one); so does `Adam(decay=1e-4)`, with a warning.
@@ -726,7 +736,6 @@ for tuned in (True, False):
 # - `keras.random.normal(shape, seed=1)` gives the same noise at each call; give it a `keras.random.SeedGenerator(1)`.
 # - A checkpoint with `save_best_only=True` is written, and no notebook of the book loads it: what goes on is the last epoch.
 # - `BatchNormalization` uses running means when `training` is not passed on in a `train_step` of one's own, and those need some hundred batches to arrive.
-#   On JAX a `call` of one's own has to pass it on as well, since `fit` goes to `call` directly (Keras 3.15): else the running means stay at 0, no error is raised, and nothing is normalised.
 # - The "test" faces of `vae_faces` come from the folder that it trains on; `image_dataset_from_directory` with `validation_split` and one seed keeps them apart.
 # - `RealNVP`'s loss is in units of the normalised data: the density of the data themselves differs by the logarithms of the deviations.
 

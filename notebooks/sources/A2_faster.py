@@ -456,6 +456,7 @@ pd.DataFrame(
 # - **Without the start as the identity** and **without cutting gradients**: no difference that three seeds resolve.
 # - **Without the rise and fall of the rate**: seven times as far, and over the last ten epochs it swings from 0.03 to 2.0 ([the benchmark](../docs/benchmark.md)).
 # - **Batches of 64** give the same for twice the time; **batches of 1,024**, a quarter as many steps, are worse by these seeds; with the seed of this notebook it is the other way round, 0.022 with batches of 1,024 (solution 1) and 0.038 with 256.
+#
 # - **Bound 5**: no difference in the bulk that three seeds resolve, and over the plane more than 1,000 nats for some seeds (chapter 4, section 4.11); with six couplings the wider bound looks better, 0.05 in place of 0.16, and the seeds overlap.
 # - **The book's networks with our optimizer**: 0.085 (0.056 to 0.32), at twenty times the seconds, so that here width did not replace depth (it has the start as the identity, which six couplings do badly with).
 

@@ -78,7 +78,11 @@ QUICK = {"faces": 200, "epochs": 1, "batch": 32}
 CHANGES = {
     "faces, σ learned, 200 numbers, 2 epochs": {},
     "faces, σ = 1.75": {"sigma": 12288**0.5 / 4000**0.5},
+    "faces, σ = 0.3": {"sigma": 0.3},
     "faces, 4 numbers": {"dim": 4},
+    "faces, 16 numbers": {"dim": 16},
+    "faces, 64 numbers": {"dim": 64},
     "faces, 5 epochs": {"epochs": 5},
+    "faces, the book's filters": {"network": "the book's"},
 }
 ROWS = [Row(name, face_vae, BASE | change, QUICK) for name, change in CHANGES.items()]

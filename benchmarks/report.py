@@ -138,9 +138,11 @@ def where(found: list[tuple[Row, list[dict]]]) -> str:
     day = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     without = "" if "NVIDIA" in usual else ", without a GPU"
     said = [f"Measured by `make bench` on {usual}, {day}{without}."]
-    for row, figures in found:
-        if others := {run["machine"] for run in figures} - {usual}:
-            said.append(f"{row.name} is of {', '.join(sorted(others))}.")
+    for machine in sorted({run["machine"] for run in every} - {usual}):
+        names = [
+            row.name for row, f in found if any(run["machine"] == machine for run in f)
+        ]
+        said.append(f"On {machine}: {'; '.join(names)}.")
     busy = [row.name for row, f in found if any(run["busy"] >= BUSY for run in f)]
     if busy:
         said.append(f"Timed beside other work, at least one seed: {'; '.join(busy)}.")

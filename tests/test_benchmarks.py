@@ -368,7 +368,7 @@ def test_a_row_of_another_machine_or_beside_other_work_is_named(part, tmp_path):
     rows.keep("moons", two, 1, figures(0.1, busy=0.4), tmp_path)
     rows.keep("moons", one, 0, figures(0.1, machine="8 cores of another"), tmp_path)
     text = report.leaderboard(tmp_path)
-    assert "one (5) is of 8 cores of another." in text
+    assert "On 8 cores of another: one (5)." in text
     assert "Timed beside other work, at least one seed: two (4)." in text
 
 

@@ -103,8 +103,8 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
 
 def smaller_png(encoded: str) -> str:
     """A PNG in base64 as it is, or with fewer colours if it is large: 32 greys where it
-    is grey all over, else a palette of 256 colours in a chart, where rare colours count
-    as much as frequent ones, and of 144 in photographs. That takes a third of the room.
+    is grey all over, else a palette of 200 colours, in which rare ones count as much as
+    frequent ones. That takes a third of the room.
     """
     raw = base64.b64decode(encoded)
     if len(raw) <= LARGE_PICTURE:
@@ -117,11 +117,9 @@ def smaller_png(encoded: str) -> str:
         step = 255 / 31
         greys = rgb.convert("L").point(lambda level: round(round(level / step) * step))
         return _encoded(greys.quantize(32, dither=Image.Dither.NONE))
-    most = max(count for count, _ in rgb.getcolors(rgb.width * rgb.height))
-    if most > 0.3 * rgb.width * rgb.height:  # the ground of a chart
-        rare = Image.Quantize.MAXCOVERAGE
-        return _encoded(rgb.quantize(256, method=rare, dither=Image.Dither.NONE))
-    return _encoded(rgb.quantize(144, kmeans=3, dither=Image.Dither.NONE))
+    rare = Image.Quantize.MAXCOVERAGE
+    few = rgb.quantize(200, method=rare, kmeans=3, dither=Image.Dither.NONE)
+    return _encoded(few)
 
 
 def _is_grey(rgb: Image.Image) -> bool:

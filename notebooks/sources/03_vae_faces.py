@@ -10,7 +10,7 @@
 # %% [markdown]
 # **You will learn**
 # - which noise level σ hides in the book's factor of 2000, and what a σ, the width of the code and more training each do for the blur;
-# - why every latent number can look standard normal while the codes as a whole do not, and how to draw new faces nevertheless;
+# - why nearly every latent number can look standard normal while the codes as a whole do not, and how to draw new faces nevertheless;
 # - to judge faces by a figure, with a floor under it;
 # - to find directions that stand for an attribute, and to measure what they change, what they keep and where they fail.
 #
@@ -215,7 +215,8 @@ plots.drawing("face_networks")
 # Later, when a face may come alone, running averages take the place of the batch's own figures; `momentum=0.9` says how fast they follow.
 # LeakyReLU passes a small part of a negative value on, so that no channel falls silent for good.
 #
-# The book's network has 64 filters in every layer.
+# The book's network has 64 filters in every layer, in the Korean edition's notebook and in the English one until 2023.
+# (Since February 2024 the English [repository](https://github.com/davidADSP/Generative_Deep_Learning_2nd_Edition) has faces of 32 × 32 and 128 filters.)
 # Ours has few where the image is large, since every filter costs a thousand times more at 64 × 64 pixels than at 2 × 2, and many where it is small; that takes three fifths of the multiplications.
 
 
@@ -277,6 +278,7 @@ def build_face_decoder(latent_dim, filters=FILTERS):
 # = \frac{D}{2\sigma^2}\, \mathrm{MSE} + D \log \sigma + \text{const}. \tag{3.1}$$
 #
 # So a factor of 2000 says $D / 2\sigma^2 = 2000$, which is $\sigma = 1.75$, on a scale from 0 to 1: the model is told that every value carries noise larger than the difference between black and white.
+# (The KL has weight 1. For faces of 32 × 32 the same 2000 is a σ of 0.88.)
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 plots.drawing("sigma")
@@ -465,7 +467,8 @@ print("error on validation faces after each epoch:", np.round(errors, 4))
 # A check of the normalisation: its running averages start at 0, and if nobody told the layers that they are trained, they would still be there.
 
 # %%
-norms = [n for n in short.encoder.layers if isinstance(n, layers.BatchNormalization)]
+both = [*short.encoder.layers, *short.decoder.layers]
+norms = [n for n in both if isinstance(n, layers.BatchNormalization)]
 averages = [ops.convert_to_numpy(norm.moving_mean) for norm in norms]
 assert all(np.abs(average).max() > 0 for average in averages)
 
@@ -491,7 +494,7 @@ plots.image_rows(
 
 # %% [markdown]
 # Faces appear at once: the middle of the picture is easy, since all faces are there.
-# (The loss above is negative, since a narrow bell is higher than 1, and the constant of (3.1) is left out.)
+# (The loss above is negative: a narrow bell is higher than 1, the constant of (3.1) is left out, and σ is counted in units of the first one, which takes off another $D \log 1.75$, about 6,900 nats.)
 # A point stands for another face in another model, so only the kind of picture can be compared with the last row.
 # And the points here *are* from $\mathcal N(0, I)$: even the long training leaves them smudged and greyish, far from the faces of 3.1, which the same decoder made.
 
@@ -597,12 +600,15 @@ if drawn:
 rows = results.benchmarked("images")
 BASE = "faces, σ learned, 200 numbers, 2 epochs"
 CAUSES = {
-    "σ": {"1.75": "faces, σ = 1.75", "learned": BASE},
-    "numbers in a code": {"4": "faces, 4 numbers", "200": BASE},
+    "σ": {"1.75": "faces, σ = 1.75", "0.3": "faces, σ = 0.3", "learned": BASE},
+    "numbers in a code": {str(n): f"faces, {n} numbers" for n in (4, 16, 64)}
+    | {"200": BASE},
     "epochs": {"2": BASE, "5": "faces, 5 epochs"},
+    "filters": {"the book's": "faces, the book's filters", "ours": BASE},
 }
+size, widths = (plots.WIDTH, 4.6), [3, 4, 2, 2]
 figure, axes = plt.subplots(
-    2, 3, figsize=(plots.WIDTH, 4.6), sharey="row", sharex="col"
+    2, 4, figsize=size, sharey="row", sharex="col", width_ratios=widths
 )
 for column, (cause, values) in zip(axes.T, CAUSES.items()):
     for axis, key in zip(column, ("mean_squared_error", "sharpness")):
@@ -612,17 +618,21 @@ for column, (cause, values) in zip(axes.T, CAUSES.items()):
         axis.vlines(range(len(found)), low, high, color=plots.COLOURS[0], linewidth=4)
         axis.grid(alpha=0.25)
     column[1].set_xticks(range(len(values)), values)
+    column[1].set_xlim(-0.4, len(values) - 0.6)
     column[1].set_xlabel(cause)
 axes[0, 0].set(ylabel="squared error", ylim=(0, 0.014))
 axes[1, 0].set(ylabel="sharpness", ylim=(0, 1))
-plots.show(figure, "Error and sharpness by sigma, width of the code and epochs")
+figure.tight_layout()
+plots.show(figure, "Error and sharpness by sigma, numbers, epochs and filters")
 
 # %% [markdown]
 # Dots are medians, bars the range of the seeds, mostly smaller than the dot.
-# With σ learned in place of 1.75 the error falls to a half, and the sharpness rises from 0.58 to 0.75.
-# But with σ learned, a code of four numbers blurs nearly as much.
+# With σ learned in place of 1.75 the error falls to a half, and the sharpness rises from 0.58 to 0.75; most of that is gained at σ = 0.3 already.
+# But with σ learned, a code of four numbers blurs nearly as much as the book's σ.
+# Sixteen come near to 200; and 64 are, after two epochs, a little better than these.
 # Length of training is the third cause: five epochs in place of two halve the error once more, and it is not exhausted, as the long training of the table shows.
 # With the book's σ it lowers the error, to 0.0076 in the table's twenty-five epochs, but no sharpness comes with it (0.54).
+# The fourth are the networks: the book's filters, with more work for a face, end at an error of 0.0070 in place of 0.0064.
 #
 # So on these faces the book's blur is mostly σ's, and more training does not take it away.
 # What remains with a learned σ yields to more training.
@@ -776,7 +786,7 @@ plots.show(figure, "KL of each coordinate, sorted, for each model")
 # With a learned σ all 200 are in use, none for much: the code is spread thin.
 # With the book's σ all of them together carry some eight nats, nearly all in eight coordinates: enough to tell apart $e^8$, about three thousand, kinds of faces; with a learned σ there is room for far more kinds than there are faces.
 #
-# Now the histograms that the book shows: a hundred coordinates of the codes of training faces, a point drawn from each face's cloud, under the density of $\mathcal N(0, 1)$, from −3.5 to 3.5.
+# Now histograms like those of the book, which shows fifty: a hundred coordinates of the codes of training faces, a point drawn from each face's cloud, under the density of $\mathcal N(0, 1)$, from −3.5 to 3.5.
 
 
 # %%
@@ -802,7 +812,7 @@ figure.subplots_adjust(wspace=0.05, hspace=0.05)
 plots.show(figure, "Histograms of 100 coordinates under the standard normal density")
 
 # %% [markdown]
-# Nearly every one is a bell, most of them a little narrow, a few wide.
+# Nearly every one is a bell, about half of them a little narrow, a few wide.
 # So draws from $\mathcal N(0, I)$ ought to decode to faces as good as those of 3.1, and we have seen in 3.5 that they do not.
 # What the histograms cannot show is how two coordinates hang together.
 
@@ -826,7 +836,7 @@ if drawn:
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 figure, axes = plt.subplots(1, 3, figsize=(plots.WIDTH, 3), layout="constrained")
-image = axes[0].imshow(correlations, cmap="PuOr", vmin=-1, vmax=1)
+image = axes[0].imshow(correlations, cmap="PuOr", vmin=-0.5, vmax=0.5)
 axes[0].set(title="correlations", xlabel="coordinate", ylabel="coordinate")
 figure.colorbar(image, ax=axes[0], shrink=0.8)
 axes[1].scatter(*z_drawn[:1000, [first, second]].T, s=3, color=plots.COLOURS[0])
@@ -841,7 +851,7 @@ axes[2].set(yscale="log")
 plots.show(figure, "Correlations of the codes, one pair, and deviations along all axes")
 
 # %% [markdown]
-# Left: many pairs are correlated, some strongly.
+# Left: most pairs are correlated a little and some strongly (the colours end at ±0.5); what so many little ones do together, the right panel shows.
 # Middle: the pair that is most so (and each of the two is wider than normal); the dashed circle, two deviations, holds most of $\mathcal N(0, I)$, and the codes leave much of it empty and run on beyond it.
 # Right: seen along its own axes, the cloud of all codes has a deviation of several in some directions and of a fraction of 1 in most others.
 # $\mathcal N(0, I)$ has 1 along each (dashed): too little along those that are long, and too much along the many that are thin.
@@ -908,7 +918,7 @@ plots.image_rows(pictures, alt="Ten faces rebuilt, and ten drawn in each of five
 
 # %% [markdown]
 # The faces of $\mathcal N(0, I)$ are smudged and greyish, pale of contrast; with the long axes cut they are no better.
-# With the thin axes widened to 1 nothing is lost: the decoder hardly listens there.
+# With the thin axes widened to 1 nothing that one sees is lost.
 # One Gaussian has the variety and contrast of real faces; the mixture, too.
 # What is left is that things do not quite fit: half a pair of glasses, hair of two colours.
 # The judge, by (3.3), with three sets of draws each (of one model, not three trainings):
@@ -930,10 +940,11 @@ if drawn:
 
 # %% [markdown]
 # Figure and picture agree.
-# Right histograms without the correlations help little; the long axes do it all.
+# Right histograms without the correlations help little; what harms is that the long axes are cut.
+# To widen the thin ones does no harm: it lowers the figure a little.
 # Along them lie the large differences between faces, skin, background, hair, and $\mathcal N(0, I)$ draws only from near the middle of each.
 # The cure costs no training, only one mean and one covariance.
-# What still parts new faces from real ones, in this figure, is what parts rebuilt ones from them, too: blur, which is the decoder's.
+# What still parts new faces from real ones, in this figure, is what parts rebuilt ones from them, too: blur and lost detail, which are the decoder's.
 # Whether things fit together it tests only as far as the thirty attributes cover that; for the rest there is the eye.
 # (The sharpness is that of the ten faces shown, beside the ten originals that are rebuilt, and only a hint.)
 
@@ -977,7 +988,7 @@ plots.image_rows(
 # %% [markdown]
 # Upper row: eight rebuilt faces; lower row: the same eight after the vector.
 # Glasses come, and hats, before the same background and on what looks like the same face.
-# But look at the last pair: when `Male` is added, moustaches and beards come too, and the long hair stays.
+# But look at the last pair: when `Male` is added, moustaches and beards come with most, and long hair often stays.
 
 # %% [markdown]
 # ### What a vector carries
@@ -1159,7 +1170,7 @@ figure.supxlabel("α", y=0.03)
 plots.show(figure, "Seen, recognised, and the control of random directions, by alpha")
 
 # %% [markdown]
-# Blue: the vector does its work between α = 1 and 2, for all but `Bald`.
+# Blue: the vector has done its work at α = 2, for all but `Bald`.
 # Grey band: random directions of that length seldom do, at α = 2; but they are not harmless, and the longer they are, the more they hit by chance.
 # Orange: most vectors leave eyes, nose and mouth recognisable at α = 2; glasses cover them, and cost the most.
 # The dotted line says how much any step of that length would cost: all but the vectors of glasses, of `No Beard` and, by a little, of `Smiling` keep more of the face than a random one.
@@ -1240,7 +1251,7 @@ if apart:
     print(f"with {known[k]}, and in {no:.0%} of those without")
 
 # %% [markdown]
-# Blond hair is what stands in the way: long and bright, it is far from a bald head, and the same step, which is enough for most, is not for those.
+# Of all labels blond hair tells the most: perhaps because bright hair is far from a bald head, so that the same step, which is enough for most, is not for those.
 # A vector is one step for everybody, and everybody starts somewhere else.
 
 # %% [markdown]
@@ -1305,7 +1316,7 @@ display(results.record("03_vae_faces", data=faces.name, seconds=seconds, rows=ro
 #   The book's 2000 says σ = 1.75, and on our drawn faces that is most of the blur.
 #   A code of too few numbers and too short a training blur as well.
 #
-# - Codes whose coordinates each look standard normal are not standard normal as a whole: they are correlated.
+# - Codes whose coordinates nearly all look standard normal are not standard normal as a whole: they are correlated.
 #   Draws from $\mathcal N(0, I)$ stay near the middle of the long axes; draws from one Gaussian with the codes' covariance do not, and that costs no training.
 #
 # - New faces are judged by a kernel distance of features, with a floor under it and reconstructions beside it.

@@ -571,7 +571,7 @@ def build_realnvp(dim, couplings, width, depth, bound=1.0):
 # ## 4.6 Two moons, the plain way
 #
 # The data: `make_moons` draws a point on one of two half circles and adds Gaussian noise of standard deviation 0.05.
-# Both coordinates are then divided by their standard deviations, as the book does with a `Normalization` layer.
+# From each coordinate its mean is then subtracted, and it is divided by its standard deviation: those of the distribution itself, where the book takes the sample's, by a `Normalization` layer.
 
 # %%
 data = moons.load(train=TRAIN_POINTS)
@@ -735,7 +735,7 @@ def both_ways(log_prob):
 plain_log_prob = training.compiled(plain.log_prob, plain)
 by_draws, error, plain_kl = both_ways(plain_log_prob)
 assert plain_kl.plane < kl_normal - course.choose(full=1.5, quick=0.3)
-assert abs(by_draws - plain_kl.plane) < 5 * error + 0.01
+assert abs(by_draws - plain_kl.plane) < 5 * error + 0.1 * plain_kl.plane
 
 # %% [markdown]
 # The two agree, and the integral has no error by chance; for networks with kinks, as ReLU makes them, its lattice is good to some percent of the KL.
@@ -790,10 +790,12 @@ print(f"a step by fit {fit_ms:.1f} ms, within the graph {graph_ms:.1f} ms")
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 figure, axis = plt.subplots(figsize=(plots.WIDTH, 1.9))
 shown, rest = 6, max(0.0, fit_ms - graph_ms)
+edge = {"edgecolor": "white", "linewidth": 1.2}
 for step in range(shown):
-    axis.broken_barh([(step * graph_ms, 0.94 * graph_ms)], (0, 0.6), color="#3f90da")
-    axis.broken_barh([(step * fit_ms, 0.94 * graph_ms)], (1, 0.6), color="#3f90da")
-    axis.broken_barh([(step * fit_ms + graph_ms, 0.97 * rest)], (1, 0.6), color="0.82")
+    start = step * fit_ms
+    axis.broken_barh([(step * graph_ms, graph_ms)], (0, 0.6), fc="#3f90da", **edge)
+    axis.broken_barh([(start, graph_ms)], (1, 0.6), fc="#3f90da", **edge)
+    axis.broken_barh([(start + graph_ms, rest)], (1, 0.6), fc="0.82", **edge)
 axis.set(yticks=[0.3, 1.3], yticklabels=["one graph", "fit"], ylim=(-0.3, 1.9))
 axis.set_xlabel(
     f"milliseconds: {shown} steps of each (blue: as in the graph, grey: beyond)"
@@ -1006,7 +1008,7 @@ table.round(2)
 # ## 4.10 Is it right?
 #
 # A loss that falls proves little: with a wrong log-determinant it falls, too, and with one that is too large further than it should.
-# Of these four checks the second and the third find any such error, and the fourth one that makes the density too large.
+# Of these four checks the second finds any such error at the points that it is given, the third one that changes the mass of the whole, and the fourth one that makes the density too large.
 #
 # 1. The **inverse**: $g(f(x)) = x$ for test points.
 # 2. The **log-determinant** is that of the Jacobian from automatic differentiation.
@@ -1229,6 +1231,7 @@ from sklearn.neighbors import KernelDensity
 
 kernels = [KernelDensity(bandwidth=b).fit(x_train) for b in (0.3, 0.4, 0.5, 0.6, 0.8)]
 kernel = max(kernels, key=lambda k: k.score(x_validation))
+print("kernel of width", kernel.bandwidth)
 of_digits = build_realnvp(64, couplings=8, width=64, depth=1)
 adam = optimizer(DIGIT_EPOCHS, len(x_train), peak=1e-3)
 fitting = {"epochs": DIGIT_EPOCHS, "batch": BATCH, "optimizer": adam}
@@ -1249,6 +1252,9 @@ assert log_q["RealNVP"].mean() > log_q["N(0, I)"].mean() + course.choose(
     full=5, quick=0
 )
 
+# %% [markdown]
+# (These figures are of logits, those of the table before of standardised logits: by one constant lower, the sum of the logarithms of the widths.)
+
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
 def as_pictures(x):
@@ -1267,7 +1273,6 @@ plots.image_rows(
 )
 
 # %% [markdown]
-# (These figures are of logits, those of the table before of standardised logits: by one constant lower, the sum of the logarithms of the widths.)
 # In the rows of mixture and kernel most digits can be read; the kernel's are training digits with noise on them.
 # The flow's are rougher.
 # And the mixture wins, by more than four nats: a test image is about $e^{4.4} \approx 80$ times likelier under it than under the flow (in the geometric mean).
@@ -1275,7 +1280,7 @@ plots.image_rows(
 # Where does a flow begin to win?
 # The same contest on clothes: Fashion-MNIST shrunk to 8 × 8 pixels, with more and more of its images.
 # It takes too long for this chapter; `make bench PART=images` ran it, and every contestant was chosen among its tries on validation images.
-# First the digits again, with three seeds:
+# First the digits again, with three seeds, each a split of its own, so that figures differ from those above by a few nats:
 
 # %%
 images = results.benchmarked("images")
@@ -1316,6 +1321,7 @@ plots.show(
 # With 3,000 the two are level: the mixture at −37.3 (−39.1 to −35.1), the flow at −37.4 (−37.5 to −34.8).
 # With 10,000 the flow is ahead by 5.7 nats, −21.6 ± 0.7 against −27.3 ± 0.7 (standard errors over the test images).
 # One seed and fewer tries make no rank, so what three seeds show is this: the flow catches up with more images, and is level at 3,000.
+# Where they meet depends on what was tried: from 3,000 images on the mixture chosen has the smallest `reg_covar` on offer, 0.003, and the flow mostly the largest shape, so a wider search could move the place.
 # There is no rule that flows are better in many dimensions.
 #
 # (Up to 3,000 images there were 29 mixtures to choose from, by their size, their kind of covariance and `reg_covar`, eight widths of the kernel and three shapes of the flow; with 10,000 images only the eleven mixtures and the two flows that had done best.
@@ -1523,8 +1529,8 @@ class Suspect(Coupling):
 # The network sees x, not x * mask: s and t depend on the coordinate that they change.
 # The Jacobian is still triangular, but its diagonal is no longer e^s, since s and t
 # also change with x₂: the log-det is wrong, and `forward`, which asks the network about
-# z, is not the inverse. Checks 1 and 2 find it in any such coupling, as below; in a
-# trained one 3 and 4 do, too.
+# z, is not the inverse. Checks 1 and 2 find it in any such coupling that is not the
+# identity, as in the shaken one below; in a trained one 3 and 4 do, too.
 suspect = shaken(Suspect([1, 0], coupling_network(2, WIDTH, DEPTH)))
 to_z, to_x = lambda x: suspect.inverse(x)[0], suspect.forward
 for name, check in {

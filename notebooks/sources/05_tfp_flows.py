@@ -255,7 +255,7 @@ made = shaken(build_made(4, (16, 16)), rng)
 points = rng.normal(size=(200, 4)).astype("float32")
 slopes = dependency(made, points)
 print("largest slope of output i (row) by input j (column):", slopes.round(2), sep="\n")
-assert not np.triu(slopes).any() and np.tril(slopes, -1).any()
+assert not np.triu(slopes).any() and (slopes[np.tril_indices(4, -1)] != 0).all()
 
 # %% [markdown]
 # (`shaken` adds random numbers to the weights: with the zeros that the last layer starts from, all slopes would be 0, and the check would prove nothing.)
@@ -428,7 +428,7 @@ plots.points_panels(
 # %% [markdown]
 # In the middle is one Gaussian after another: where $x_1$ has both moons above it, the second covers both and the gap between them.
 # At the sides, where there is one moon, it is too wide: with the bound of 1, one layer can make no deviation below $1/e$.
-# Without a bound, the best of its kind has a KL of 0.84.
+# Without a bound, the best of its kind has a KL of 0.84 (computed from the truth: two Gaussians with its own deviations, less its entropy).
 # On the right every layer has bent the plane a little, and there are two moons.
 # (KL(truth ‖ model) in nats, integrated over the plane and over the bulk, is the yardstick of [section 4.7](04_realnvp.ipynb).)
 
@@ -546,7 +546,7 @@ plots.show(
 
 # %% [markdown]
 # Filled marks are densities, open ones samples.
-# Two lines climb, MAF's samples and IAF's densities; the other four only double.
+# Two lines climb, MAF's samples and IAF's densities; the other four do not even double.
 # How many times as long does the slow direction take?
 
 # %%
@@ -797,7 +797,7 @@ plots.show(
 # %% [markdown]
 # Untrained, both dent a round cloud a little (TFP's layers do not start as the identity).
 # Trained, the one MAF is still a Gaussian for each $x_1$.
-# The chain's samples lie on the moons, and its density hugs the data in narrow, uneven streaks.
+# Most of the chain's samples lie on the moons, and a pale arm joins the moons at the right; its density hugs the data in narrow, uneven streaks.
 #
 # What does each of its bijectors do?
 # Points of the base, coloured by quadrant, after one stage after another:
@@ -1118,7 +1118,7 @@ figure.tight_layout()
 plots.show(
     figure,
     alt="Densities and samples of MAF, IAF, RealNVP and NICE beside the truth: "
-    "NICE's moons are uneven and joined by a visible bridge",
+    "NICE's moons are uneven, with dark specks between them",
 )
 
 # %% [markdown]
@@ -1429,7 +1429,9 @@ def reverse_kl(flow, draws=20_000):
     z = np.random.default_rng(7).normal(size=(draws, 2)).astype("float32")
     made, log_q = forward_and_log_q(flow, z)
     terms = (log_q - log_posterior(made)).numpy() + log_z
-    return terms.mean(), terms.std() / draws**0.5, (made.numpy()[:, 0] > 0).mean()
+    kl, error = terms.mean(), terms.std() / draws**0.5
+    assert kl > -5 * error, "a KL below 0"
+    return kl, error, (made.numpy()[:, 0] > 0).mean()
 
 
 cold = posterior_flow()
@@ -1440,6 +1442,11 @@ for name, (flow, variables) in flows_of.items():
     kl, error, fraction = reverse_kl(flow)
     print(f"{name}: KL(q ‖ p) {kl:.4f} ± {error:.4f}, w > 0 in {fraction:.0%}", end="")
     print(f", {seconds:.0f} s")
+
+few = np.random.default_rng(8).normal(size=(100, 2)).astype("float32")
+made_points, log_q = forward_and_log_q(cold, few)
+# `+ 0.0` makes new points, whose way back TFP has to compute
+assert np.allclose(log_q, cold.log_prob(made_points + 0.0), atol=1e-2)
 
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} cellView="form"
@@ -1471,7 +1478,9 @@ draw_posteriors(
 )
 
 # %% [markdown]
+# All share one scale of colours, which ends at the truth's largest density; a flow with twice as much on one ridge reaches beyond it.
 # The Gaussian lies along the densest part of one ridge.
+# (It starts a little to that side, at (0.5, 0.5); at the origin only chance would tell it which way to go.)
 # The IAF, in the run that is stored here, follows one ridge round the bend, and as far as that ridge goes it is almost exact.
 # What it misses is the other ridge.
 # If $q$ is one half of $p$, then $q = 2p$ where it lives, and $\mathrm{KL}(q \,\|\, p) = \log 2 = 0.693$: that is the price of half of the truth, perfectly modelled, and the IAF pays it to within 0.01.
@@ -1579,7 +1588,7 @@ results.record("05_tfp_flows", data=data.name, seconds=total, rows=rows)
 # - A flow with many weights and no bound on its log-scales fits 800 points, and may give next to no density to places between them where no validation point happens to fall.
 #   A bound of 1 cures that.
 #
-# - A coupling keeps the first coordinates; a permutation gives the others their turn.
+# - TFP's coupling keeps the first coordinates; a permutation gives the others their turn.
 # - While it trains, batch normalisation has two answers for one point, and TFP's `log_prob` mixes them.
 # - Trained on its own draws, a flow approximates a density that is known up to a constant.
 #   It is content with a part of it; tempering often finds the rest.
@@ -1686,7 +1695,7 @@ drawn, log_q = forward_and_log_q(noisy, z)
 kl_noisy = float(tf.reduce_mean(log_q - log_noisy(drawn))) + log_z_noisy
 both = (drawn.numpy()[:, 0] > 0).mean()
 print(f"KL(q ‖ p) {kl_noisy:.4f}, w > 0 in {both:.0%}")
-assert kl_noisy < course.choose(full=0.1, quick=0.5)
+assert -0.02 < kl_noisy < course.choose(full=0.1, quick=0.5)
 
 # %% [markdown]
 # **5. Build.**
@@ -1706,18 +1715,18 @@ log_mean = np.logaddexp(*both) - np.log(2)
 terms = log_mean - log_posterior(made_points).numpy()
 kl_flipped, error = terms.mean() + log_z, terms.std() / len(terms) ** 0.5
 print(f"with the sign flipped: KL {kl_flipped:.4f} ± {error:.4f}")
-assert kl_flipped < course.choose(full=0.25, quick=0.5)
+assert -5 * error < kl_flipped < course.choose(full=0.25, quick=0.5)
 
 # %% [markdown]
 # ## References
 #
 # - D. Foster. *Generative Deep Learning*, 2nd edition. O'Reilly, 2023. Chapter 6. In Korean: 만들면서 배우는 생성 AI 2판.
 # - C. Kang. [AutoRegressive flows and RealNVP](https://goodboychan.github.io/python/coursera/tensorflow_probability/icl/2021/09/08/01-AutoRegressive-flows-and-RealNVP.html). 2021. The experiment of section 5.6.
-# - M. Germain, K. Gregor, I. Murray, H. Larochelle. [MADE: Masked Autoencoder for Distribution Estimation](https://arxiv.org/abs/1502.03509). ICML, 2015. Section 3: the masks.
+# - M. Germain, K. Gregor, I. Murray, H. Larochelle. [MADE: Masked Autoencoder for Distribution Estimation](https://arxiv.org/abs/1502.03509). ICML, 2015. Section 4: the masks.
 # - G. Papamakarios, T. Pavlakou, I. Murray. [Masked Autoregressive Flow for Density Estimation](https://arxiv.org/abs/1705.07057). NeurIPS, 2017. Equations 3 and 4.
 # - D. P. Kingma, T. Salimans, R. Jozefowicz, X. Chen, I. Sutskever, M. Welling. [Improved Variational Inference with Inverse Autoregressive Flow](https://arxiv.org/abs/1606.04934). NeurIPS, 2016.
 #
 # - L. Dinh, D. Krueger, Y. Bengio. [NICE: Non-linear Independent Components Estimation](https://arxiv.org/abs/1410.8516). ICLR workshop, 2015.
 # - L. Dinh, J. Sohl-Dickstein, S. Bengio. [Density estimation using Real NVP](https://arxiv.org/abs/1605.08803). ICLR, 2017. Section 3.7: batch normalisation.
 # - D. J. Rezende, S. Mohamed. [Variational Inference with Normalizing Flows](https://arxiv.org/abs/1505.05770). ICML, 2015. A flow as an approximate posterior.
-# - J. Dillon et al. [TensorFlow Distributions](https://arxiv.org/abs/1711.10604). 2017. Section 3.4: bijectors.
+# - J. Dillon et al. [TensorFlow Distributions](https://arxiv.org/abs/1711.10604). 2017. What a bijector is, and how it keeps what it computed.

@@ -48,7 +48,7 @@
 # | `No gradients provided for any variable`; `Gradients do not exist` | global `encoder`, `decoder`, 3.2 and 3.3 | [another network than its own](#another-network-than-its-own) |
 # | the outer tiles of a grid are white | `norm.ppf`, 3.2 | [white tiles at the edge](#white-tiles-at-the-edge) |
 # | `model(x)` and `model.predict(x)` disagree; a log-determinant is 0 | 6.3 | [predict goes the other way](#predict-goes-the-other-way) |
-# | on JAX `moving_mean` stays at 0, dropout drops nothing | `call` of a model of one's own | [a normalisation that does nothing](#a-normalisation-that-does-nothing) |
+# | `moving_mean` stays at 0, dropout drops nothing | `call` of a model of one's own | [a normalisation that does nothing](#a-normalisation-that-does-nothing) |
 # | some epochs of `fit` take up to twice as long as others | `fit`, `predict` | [an epoch that waits](#an-epoch-that-waits) |
 # | `ValueError` in `Model(x_, distribution.log_prob(x_))` | articles on flows | [a kerastensor in a tfp function](#a-kerastensor-in-a-tfp-function) |
 # | `TypeError: got an unexpected keyword argument 'event_shape'`; `event_ndims must be at least 1` | `TransformedDistribution` | [unexpected keyword argument event_shape](#unexpected-keyword-argument-event_shape) |
@@ -245,7 +245,7 @@ print(again.name, [w.shape for w in again.weights])
 # **Why:** Keras 3 writes one file of its own, and its name says which kind it is.
 # It no longer makes a folder (a "SavedModel"), nor the folders above: make `./models` first, or the error is `FileNotFoundError`, at the end of an epoch.
 # A model that is a class of its own must be built, by calling it on one batch, before `load_weights`; else that says `You are loading weights into a model that has not yet been built`.
-# An old SavedModel folder can be used, not trained on, with `keras.layers.TFSMLayer`.
+# An old SavedModel folder can be used, as one layer, with `keras.layers.TFSMLayer`; to train on, Adam stops at the names of its weights (Keras 3.15).
 #
 # ### non-serializable argument values
 #
@@ -611,7 +611,7 @@ print(f"the KL counts {total / (500 * mean):.3f} times: 1024 / 500")
 # %% [markdown]
 # A mean over 1,024 pixels times 500 is the sum over pixels divided by 2.05, so the KL term has 2.05 times the weight that the bound gives it: the book's VAE is a β-VAE with β = 2.05.
 # [Section 2.10](02_vae.ipynb) tells what follows.
-# (For the faces the 2000 is no β but a choice of σ: [section 3.4](03_vae_faces.ipynb).)
+# (For the faces the 2000 can be read as a σ: [section 3.4](03_vae_faces.ipynb).)
 # Whoever changes the size of the images changes β, if the 500 stays.
 #
 # ### another network than its own
@@ -722,9 +722,9 @@ for tuned in (True, False):
 #
 # ### a normalisation that does nothing
 #
-# **Where:** on JAX, a model whose own `call` runs networks with `BatchNormalization`, or `Dropout`, in them.
+# **Where:** a model whose own `call` runs networks with `BatchNormalization`, or `Dropout`, in them: on any backend if `call` has no argument `training`, and on JAX also if it has one and does not hand it on.
 #
-# **Why:** on TensorFlow `fit` calls the model, and Keras tells all networks inside that they are being trained.
+# **Why:** on TensorFlow `fit` calls `model(x, training=True)` if `call` takes `training`, and Keras then tells all networks inside; if not, it calls `model(x)`, and nobody is told.
 # On JAX it goes to `call` directly (Keras 3.15), and networks inside take themselves for being used.
 # There is no error: `moving_mean` stays at 0, and nothing is normalised.
 # **Cure:** `def call(self, x, training=None)`, and `self.encoder(x, training=training)` in it, as in [chapter 3](03_vae_faces.ipynb), which checks that the means have moved.
@@ -735,7 +735,7 @@ for tuned in (True, False):
 # - `tf.random.set_seed(1)` does not seed Keras' initial weights; `keras.utils.set_random_seed(1)` does.
 # - `keras.random.normal(shape, seed=1)` gives the same noise at each call; give it a `keras.random.SeedGenerator(1)`.
 # - A checkpoint with `save_best_only=True` is written, and no notebook of the book loads it: what goes on is the last epoch.
-# - `BatchNormalization` uses running means when `training` is not passed on in a `train_step` of one's own, and those need some hundred batches to arrive.
+# - `BatchNormalization` in a `train_step` of one's own that does not pass `training=True` uses its running mean and variance and never moves them; where it is passed, they need some hundred batches to arrive.
 # - The "test" faces of `vae_faces` come from the folder that it trains on; `image_dataset_from_directory` with `validation_split` and one seed keeps them apart.
 # - `RealNVP`'s loss is in units of the normalised data: the density of the data themselves differs by the logarithms of the deviations.
 

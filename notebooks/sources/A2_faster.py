@@ -156,7 +156,7 @@ pd.DataFrame(
 # ## A2.2 What a model reaches
 #
 # Now nine rungs of a ladder, from the book's end to ours.
-# Each keeps all changes of the rungs before it and adds one.
+# Each keeps all changes of the rungs before it and adds one (the third two: one network for $s$ and $t$, and two layers for four).
 # All train for 30 epochs, the epoch as one graph, so that the loop plays no part, and the last epoch counts.
 # (The ends above train longer, and ours keeps the best of its epochs by validation points.)
 # The thin ones take seconds, and run here, with one seed; the wide ones are in the picture below, with three.
@@ -196,7 +196,8 @@ pd.DataFrame(live).T.round(3)
 
 # %% [markdown]
 # One seed each, and one seed can mislead: in the run stored here the last of them ended at 0.038, and five of the six lie above all three seeds of the picture.
-# It is chance, and no other setting: with the seed set anew before each model, these lines give the figures of the picture for its three seeds, and 0.010 for the last rung with this one.
+# No setting differs: with the seed set anew before each model, these lines give the figures of the picture for its three seeds, and 0.010 for the last rung with this one.
+# So we put it down to chance, a rare one: six independent runs would do this once in two hundred times.
 # So three seeds do not show how far a fourth may go.
 # All nine with three seeds, as `make bench PART=ladders` measured them:
 
@@ -236,6 +237,7 @@ plots.show(
 
 # %% [markdown]
 # A dot is a seed; the grey bar behind is the range over the last ten epochs, all seeds together.
+# (Epochs are integrated on a coarser lattice than dots, which makes some percent for networks with kinks, so a dot may lie a little outside its bar.)
 # Two neighbours differ only if their dots lie apart.
 #
 # - **The book's model** ends anywhere between 0.07 and 0.46 nats: at a rate that stays, the last epoch is a matter of luck, and so is a comparison by one seed.
@@ -457,7 +459,7 @@ pd.DataFrame(
 # - **Without the rise and fall of the rate**: seven times as far, and over the last ten epochs it swings from 0.03 to 2.0 ([the benchmark](../docs/benchmark.md)).
 # - **Batches of 64** give the same for twice the time; **batches of 1,024**, a quarter as many steps, are worse by these seeds; with the seed of this notebook it is the other way round, 0.022 with batches of 1,024 (solution 1) and 0.038 with 256.
 #
-# - **Bound 5**: no difference in the bulk that three seeds resolve, and over the plane more than 1,000 nats for some seeds (chapter 4, section 4.11); with six couplings the wider bound looks better, 0.05 in place of 0.16, and the seeds overlap.
+# - **Bound 5** (a log-scale may reach 5, in place of 1): no difference in the bulk that three seeds resolve, and over the plane one of the three is above 1,000 nats (chapter 4, section 4.11); with six couplings the wider bound looks better, 0.05 in place of 0.16, and the seeds overlap.
 # - **The book's networks with our optimizer**: 0.085 (0.056 to 0.32), at twenty times the seconds, so that here width did not replace depth (it has the start as the identity, which six couplings do badly with).
 
 # %% [markdown]
@@ -510,7 +512,8 @@ if course.profile() == "full":
 # The same epochs are a quarter of the steps. By three seeds the KL is 0.028
 # (0.023 to 0.052) in place of 0.010 (0.010 to 0.011). The rate is the first thing to
 # raise with the batch, since the gradient's noise is smaller. One seed, as below, can
-# say otherwise: compare it with the three, and not with another single run.
+# say otherwise: compare it with the three, and not with another single run. Where twice
+# the rate gains less than the three seeds' range, it is a hint and no answer.
 larger = {
     peak: kl_after(
         thin(DEEP), rising_and_falling(peak, 1_024, **cut), f"peak {peak:g}", 1_024
@@ -545,7 +548,8 @@ print(f"mean log-determinant: {np.log(2 * np.pi) + 1 - truth.entropy():.2f} nats
 # Solution 3
 # An execution costs a fixed time, a step another: seconds = (117 / k) · a + 117 · b.
 # The curve falls like 1/k, and is flat when a / k is small beside b. On two Xeon cores
-# a is about 2.5 ms and b about 1 ms: most is gained by k = 9, and little after 39.
+# a is about 2.5 ms and b about 1 ms: most is gained by k = 9. After 39 the formula has
+# little left; in the run stored here the whole epoch was another fifth faster.
 sizes = course.choose(full=(1, 3, 9, 39, 117), quick=(3,))
 flow_step = step_of(thin(DEEP))
 

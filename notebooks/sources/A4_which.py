@@ -135,7 +135,7 @@ plots.show(
 plots.drawing("bent_space")
 
 # %% [markdown]
-# A fixed rotation $Q$ mixes all coordinates, a bend $b(v) = v + a \tanh v$ with $a = 2$ stretches the middle of each to three times its length, and $Q^\top$ rotates back.
+# A fixed orthogonal matrix $Q$, a rotation (here with a mirror image), mixes all coordinates, a bend $b(v) = v + a \tanh v$ with $a = 2$ stretches the middle of each to three times its length, and $Q^\top$ rotates back.
 # The result is shifted and scaled to mean 0 and deviation 1.
 # The function belongs to no contestant's family, and its log-determinant is a sum, so that the exact density of a point is
 #
@@ -461,7 +461,7 @@ plots.maps(
 # Hence the sharp dark line in the middle; it costs 0.041 nats.
 # The trained NICE is worse in another way: its density is uneven along the arcs, dark at the inner ends and faint at the outer ones.
 # (It has had 60 epochs.
-# The rows of `make bench` have 80 and are nearer, 0.079 to 0.108.)
+# The rows of `make bench` have 80, in batches of 512, and are nearer, 0.079 to 0.108.)
 # So most of what this one loses is not what it *cannot* do in principle, but what its couplings and the optimizer do not find.
 #
 # How far can one push it?
@@ -480,6 +480,7 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
+# (The first row is chapter 5's NICE, by TFP; the others are the class above.)
 # Four times the epochs make no difference that the seeds' ranges would show.
 # With twice the couplings, each twice as wide, it comes to about a third above its floor.
 # So the floor is not out of sight; it takes some eight times the weights, and a RealNVP of a fraction of them has passed it long before.
@@ -1190,7 +1191,7 @@ assert abs(ops.convert_to_numpy(shares(u[:, :8], 5.0)).sum() - 10) < 1e-4
 # Solution 4
 # Each hill has a third of the probability and each moon a half, so one hill must be
 # shared. If all of it went to one moon, as nearly happens here, that alone would cost
-# 0.06 nats; with more training it is split between both, a bridge from moon to moon.
+# 0.06 nats; to split it between both would be a bridge from moon to moon.
 class ThreePieces(TwoPieces):
     CENTRES = np.float32([[-3, 0], [3, 0], [0, 4]])
 

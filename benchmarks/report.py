@@ -472,7 +472,7 @@ def rungs(folder: Path) -> str:
     for row, figures in found:
         bits = spread(figures, "bits_per_dim", lambda value: f"{float(value):.3f}")
         cells = [bits, f"{figures[0]['parameters']:,}"]
-        rows.append([row.settings["rung"], *cells])
+        rows.append([row.name.removesuffix(" (6)"), *cells])
     head = ["rung", "bits per dimension", "weights"]
     return "\n\n".join([table(head, rows), where(found)])
 

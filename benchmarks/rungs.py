@@ -34,3 +34,13 @@ ROWS = [
     Row(f"{name} (6)", rung, SETTINGS | {"rung": name}, QUICK | {"rung": name})
     for name in RUNGS
 ]
+# At five times the rate: does what the last two rungs cost depend on it?
+ROWS += [
+    Row(
+        f"{name}, rate 0.01 (6)",
+        rung,
+        SETTINGS | {"rung": name, "peak": 1e-2},
+        QUICK | {"rung": name},
+    )
+    for name in RUNGS[-3:]
+]

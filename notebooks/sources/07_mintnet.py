@@ -1454,7 +1454,7 @@ pd.DataFrame(table)
 # (Both columns of times were measured beside other work.)
 # Glow's way back is one pass through each of 16 steps.
 # MintNet's is a search in each layer, one layer after the other: as many passes as the slowest number of the whole batch needs, 219 in all for the forty images above.
-# A density, x → z, is one pass in both; in the table at the end the forty images are scored in about 20 ms and drawn in about 1,100.
+# A density, x → z, is one pass in both; in the table at the end the forty images are scored in about 20 ms and drawn in about 1,400.
 # Whoever wants to score images may like MintNet; whoever wants to draw them, many and soon, will not.
 #
 # ## What we measured

@@ -406,7 +406,7 @@ plots.show(
 # %% [markdown]
 # Started operation by operation, an epoch takes hundreds of times as long as in one graph.
 # Most of that is gained by the first graph, a step at a time.
-# From there to one graph it is three to four times again, for some seconds of compiling in the first epoch.
+# From there to one graph it is about four times again, for some seconds of compiling in the first epoch.
 # Keras' own way, an epoch an execution, lies between; with XLA, `fit` compiles somewhat longer than the one graph, and about twice as long as the one graph with one vector.
 #
 # And the book's model, whose networks are eight times as wide?
@@ -548,8 +548,8 @@ print(f"mean log-determinant: {np.log(2 * np.pi) + 1 - truth.entropy():.2f} nats
 # Solution 3
 # An execution costs a fixed time, a step another: seconds = (117 / k) · a + 117 · b.
 # The curve falls like 1/k, and is flat when a / k is small beside b. On two Xeon cores
-# a is about 2.5 ms and b about 1 ms: most is gained by k = 9. After 39 the formula has
-# little left; in the run stored here the whole epoch was another fifth faster.
+# a is about 2.5 ms and b about 1 ms: most is gained by k = 9. What is left after 39
+# is less than single timings differ by.
 sizes = course.choose(full=(1, 3, 9, 39, 117), quick=(3,))
 flow_step = step_of(thin(DEEP))
 

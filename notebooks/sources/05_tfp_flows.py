@@ -507,7 +507,7 @@ def costs(dim):
             call(x)
             row[name, way, "passes"] = count.passes
             run = training.compiled(call, count.network)
-            row[name, way, "ms"] = results.milliseconds(lambda f=run: f(x), 7)
+            row[name, way, "ms"] = results.milliseconds(lambda f=run: f(x))
     return row
 
 
@@ -546,7 +546,7 @@ plots.show(
 
 # %% [markdown]
 # Filled marks are densities, open ones samples.
-# Two lines climb, MAF's samples and IAF's densities; the other four do not even double.
+# Two lines climb, MAF's samples and IAF's densities; the other four at most about double.
 # How many times as long does the slow direction take?
 
 # %%
@@ -565,7 +565,7 @@ assert (ratio.iloc[-1] > course.choose(full=8, quick=1.0)).all()
 
 # %% [markdown]
 # A pass for 64 coordinates costs about twice one for 2, so the fast directions stay fast.
-# In few dimensions a fixed cost hides the difference; at 64, with 64 passes in place of one, the slow direction takes some twenty times as long (not 64 times, since both also pay once for the call itself).
+# In few dimensions a fixed cost hides the difference; at 64, with 64 passes in place of one, the slow direction takes more than twenty times as long (not 64 times, since both also pay once for the call itself).
 #
 # **Which one when?**
 # Training on data asks for densities: MAF or couplings.

@@ -630,6 +630,7 @@ plots.show(figure, "Error and sharpness by sigma, numbers, epochs and filters")
 # With σ learned in place of 1.75 the error falls to a half, and the sharpness rises from 0.58 to 0.75; most of that is gained at σ = 0.3 already.
 # But with σ learned, a code of four numbers blurs nearly as much as the book's σ.
 # Sixteen come near to 200; and 64 are, after two epochs, a little better than these.
+#
 # Length of training is the third cause: five epochs in place of two halve the error once more, and it is not exhausted, as the long training of the table shows.
 # With the book's σ it lowers the error, to 0.0076 in the table's twenty-five epochs, but no sharpness comes with it (0.54).
 # The fourth are the networks: the book's filters, with more work for a face, end at an error of 0.0070 in place of 0.0064.

@@ -1320,6 +1320,7 @@ plots.show(
 # With 300 and with 1,000 images the mixture is far ahead.
 # With 3,000 the two are level: the mixture at −37.3 (−39.1 to −35.1), the flow at −37.4 (−37.5 to −34.8).
 # With 10,000 the flow is ahead by 5.7 nats, −21.6 ± 0.7 against −27.3 ± 0.7 (standard errors over the test images).
+#
 # One seed and fewer tries make no rank, so what three seeds show is this: the flow catches up with more images, and is level at 3,000.
 # Where they meet depends on what was tried: from 3,000 images on the mixture chosen has the smallest `reg_covar` on offer, 0.003, and the flow mostly the largest shape, so a wider search could move the place.
 # There is no rule that flows are better in many dimensions.

@@ -843,7 +843,7 @@ plots.drawing("glow_stack")
 #
 # The map from $z$ to $\varepsilon$ is one more affine coupling, whose network sees what stays; $\varepsilon$ goes through no further layer.
 # So we can write it as one, and all latent numbers of the model are standard normal.
-# Its $\ell$ is bounded by 3, not by 2: a deviation can be as small as $e^{-3} = 0.05$, as what stays often tells nearly all about what leaves.
+# Its $\ell$ is bounded by 3, not by 2: a deviation can be as small as $e^{-3} = 0.05$, so that what stays may tell nearly all about what leaves.
 # The density of $z$ given what stays is called a learned *prior*.
 # (The paper has splits without a word on their priors; the authors' code has this one.)
 

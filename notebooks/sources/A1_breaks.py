@@ -245,7 +245,7 @@ print(again.name, [w.shape for w in again.weights])
 # **Why:** Keras 3 writes one file of its own, and its name says which kind it is.
 # It no longer makes a folder (a "SavedModel"), nor the folders above: make `./models` first, or the error is `FileNotFoundError`, at the end of an epoch.
 # A model that is a class of its own must be built, by calling it on one batch, before `load_weights`; else that says `You are loading weights into a model that has not yet been built`.
-# An old SavedModel folder can be used, as one layer, with `keras.layers.TFSMLayer`; to train on, Adam stops at the names of its weights (Keras 3.15).
+# An old SavedModel folder can be used, as one layer, with `keras.layers.TFSMLayer`; to train on, Adam stopped at the names of its weights when we tried (Keras 3.15, a folder of `model.export`).
 #
 # ### non-serializable argument values
 #
